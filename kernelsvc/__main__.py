@@ -1,0 +1,5 @@
+"""`python -m kernelsvc`."""
+
+from kernelsvc.cli.main import main
+
+main()

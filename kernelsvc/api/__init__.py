@@ -1,0 +1,1 @@
+"""HTTP: requests to models, models and errors to answers. The only room with Tornado."""

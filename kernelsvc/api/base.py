@@ -1,0 +1,217 @@
+"""What every handler does: read the body into a model, answer a model, turn errors into problems."""
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from kernelsvc.errors import (
+    FieldProblem,
+    InvalidRequest,
+    KernelStartFailed,
+    KernelsvcError,
+    QueueFull,
+    RunNotFound,
+    SessionBusy,
+    SessionExists,
+    SessionNotFound,
+    ShuttingDown,
+)
+from kernelsvc.models.fields import Bounds
+from kernelsvc.models.problem import Problem, ProblemDetail
+from kernelsvc.sessions.service import SessionService
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+log = structlog.get_logger()
+
+_STATUS: dict[type[KernelsvcError], HTTPStatus] = {
+    InvalidRequest: HTTPStatus.BAD_REQUEST,
+    SessionNotFound: HTTPStatus.NOT_FOUND,
+    RunNotFound: HTTPStatus.NOT_FOUND,
+    SessionExists: HTTPStatus.CONFLICT,
+    SessionBusy: HTTPStatus.CONFLICT,
+    QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    KernelStartFailed: HTTPStatus.SERVICE_UNAVAILABLE,
+    ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
+_HTTP_CODES = {
+    HTTPStatus.BAD_REQUEST: ("invalid_request", "the request is malformed"),
+    HTTPStatus.NOT_FOUND: ("not_found", "there is nothing at this path"),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "this path does not take this method"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("too_large", "the body is too large"),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+        "unsupported_media_type",
+        "the body must be JSON (Content-Type: application/json)",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ApiContext:
+    """What the handlers work with."""
+
+    service: SessionService
+    bounds: Bounds
+    max_body_bytes: int
+    check_ready: Callable[[], Awaitable[None]]
+
+
+@stream_request_body
+class ApiHandler(RequestHandler):
+    """Base of all handlers."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
+
+    def initialize(self, context: ApiContext) -> None:
+        """Called by Tornado before everything else."""
+        self.context = context
+        self.request_id = "req_" + secrets.token_hex(8)
+        self._began = time.monotonic()
+        self._chunks: list[bytes] = []
+        self._received = 0
+
+    @property
+    def service(self) -> SessionService:
+        """The sessions."""
+        return self.context.service
+
+    def prepare(self) -> None:
+        """Check what the headers already tell, before a body is read."""
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        length = int(self.request.headers.get("Content-Length") or 0)
+        if length > self.context.max_body_bytes:
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called by Tornado with each piece of the body."""
+        self._received += len(chunk)
+        if self._received > self.context.max_body_bytes:
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._chunks.append(chunk)
+
+    def set_default_headers(self) -> None:
+        """Called by Tornado for every answer."""
+        self.set_header("Server", "kernelsvc")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+
+    def body(self, model: type[ModelT]) -> ModelT:
+        """The request's body as `model`; raises InvalidRequest, which names the wrong fields."""
+        return self.validated(model, self._json())
+
+    def validated(self, model: type[ModelT], value: Any) -> ModelT:
+        """`value` as `model`; raises InvalidRequest."""
+        try:
+            return model.model_validate(value, context=self.context.bounds)
+        except ValidationError as error:
+            raise InvalidRequest([_problem(detail) for detail in error.errors()]) from None
+
+    def _json(self) -> Any:
+        kind = self.request.headers.get("Content-Type", "application/json")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            raise HTTPError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        try:
+            return json.loads(b"".join(self._chunks))
+        except (ValueError, RecursionError) as error:
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+            raise InvalidRequest([FieldProblem("body", reason)]) from None
+
+    def answer(self, model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> None:
+        """Finish with `model` as JSON, written in one piece."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(_to_json(model))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Called by Tornado for whatever a handler raised."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        details: list[ProblemDetail] | None = None
+        if isinstance(error, KernelsvcError):
+            status, code, message = _STATUS[type(error)], error.code, str(error)
+            if isinstance(error, InvalidRequest):
+                details = [ProblemDetail(field=f, message=m) for f, m in error.problems]
+        else:
+            status = HTTPStatus(status_code)
+            code, message = _HTTP_CODES.get(
+                status, ("internal_error", "something went wrong in the service; it has been logged")
+            )
+        if status in _RETRY_SECONDS:
+            self.set_header("Retry-After", str(_RETRY_SECONDS[status]))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self._allowed()))
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            self.set_header("Connection", "close")
+            message = f"the body is larger than {self.context.max_body_bytes} bytes"
+        problem = Problem(error=message, code=code, details=details, request_id=self.request_id)
+        self.answer(problem, status)
+
+    def _allowed(self) -> list[str]:
+        return [
+            method
+            for method in self.SUPPORTED_METHODS
+            if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
+        ]
+
+    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
+        """Called by Tornado for whatever a handler raised; what we did wrong goes to the log."""
+        if not isinstance(error, KernelsvcError | HTTPError):
+            log.error("request_failed", path=self.request.path, exc_info=(kind, error, trace))
+
+    def on_finish(self) -> None:
+        """Called by Tornado when the answer is out."""
+        log.debug(
+            "request_answered",
+            method=self.request.method,
+            path=self.request.path,
+            status=self.get_status(),
+            seconds=round(time.monotonic() - self._began, 4),
+        )
+
+
+class UnknownPath(ApiHandler):
+    """Everything that is at no path of ours."""
+
+    def prepare(self) -> None:
+        """Answer 404, whatever the method."""
+        raise HTTPError(HTTPStatus.NOT_FOUND)
+
+
+def _to_json(model: BaseModel) -> bytes:
+    try:
+        return model.model_dump_json(exclude_none=isinstance(model, Problem)).encode()
+    except PydanticSerializationError:
+        # Lone surrogates, which user code can put into its data: escaped, JSON carries them.
+        return json.dumps(model.model_dump(mode="json")).encode()
+
+
+def _problem(detail: Any) -> FieldProblem:
+    field = ".".join(str(part) for part in detail["loc"]) or "body"
+    given = detail["input"]
+    match detail["type"]:
+        case "missing":
+            message = "is required"
+        case "extra_forbidden":
+            return FieldProblem(field, "is not a field of this request")
+        case "value_error":
+            message = str(detail["ctx"]["error"])
+        case _:
+            message = str(detail["msg"])
+    if detail["type"] == "missing" or not isinstance(given, str | int | float | bool | None):
+        return FieldProblem(field, message)
+    return FieldProblem(field, f"{message} (given: {_shortened(given)})")
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,124 @@
+"""/api/sessions and what acts on one session's kernel."""
+
+from http import HTTPStatus
+
+from kernelsvc import clock
+from kernelsvc.api.base import ApiHandler
+from kernelsvc.errors import FieldProblem, InvalidRequest
+from kernelsvc.models.session import (
+    AllDeleted,
+    CreateSession,
+    Deleted,
+    Patched,
+    PatchSession,
+    SessionFilter,
+)
+
+_MAX_LIMIT = 1000
+_METADATA = "metadata."
+
+
+class SessionsHandler(ApiHandler):
+    """/api/sessions"""
+
+    async def post(self) -> None:
+        """Create a session."""
+        session = await self.service.create(self.body(CreateSession))
+        self.set_header("Location", f"/api/sessions/{session.id}")
+        self.answer(session, HTTPStatus.CREATED)
+
+    async def get(self) -> None:
+        """List sessions."""
+        self.answer(await self.service.find(self._filter()))
+
+    async def delete(self) -> None:
+        """Delete all sessions."""
+        gone = await self.service.delete_all()
+        self.answer(
+            AllDeleted(deleted_count=len(gone), deleted_sessions=gone, deleted_at=clock.now())
+        )
+
+    def _filter(self) -> SessionFilter:
+        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        unknown = [
+            name
+            for name in given
+            if name not in ("limit", "cursor", "state", "language")
+            and not name.startswith(_METADATA)
+        ]
+        if unknown:
+            problem = "is not a parameter of this request"
+            raise InvalidRequest([FieldProblem(name, problem) for name in unknown])
+        limit = given.get("limit", "100")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MAX_LIMIT):
+            problem = f"must be a whole number from 1 to {_MAX_LIMIT} (given: {limit!r})"
+            raise InvalidRequest([FieldProblem("limit", problem)])
+        return SessionFilter(
+            limit=int(limit),
+            after=given.get("cursor"),
+            state=given.get("state"),
+            language=given.get("language"),
+            metadata={
+                name.removeprefix(_METADATA): value
+                for name, value in given.items()
+                if name.startswith(_METADATA)
+            },
+        )
+
+
+class SessionHandler(ApiHandler):
+    """/api/sessions/{id}"""
+
+    async def get(self, session_id: str) -> None:
+        """Show the session."""
+        self.answer(await self.service.get(session_id))
+
+    async def patch(self, session_id: str) -> None:
+        """Change settings, data or metadata."""
+        session, note = await self.service.patch(session_id, self.body(PatchSession))
+        self.answer(
+            Patched(
+                id=session.id,
+                metadata=session,
+                session=session,
+                updated_at=clock.now(),
+                note=note,
+            )
+        )
+
+    async def delete(self, session_id: str) -> None:
+        """Delete the session and everything of it."""
+        await self.service.delete(session_id)
+        self.answer(Deleted(id=session_id, deleted_at=clock.now()))
+
+
+class InterruptHandler(ApiHandler):
+    """/api/sessions/{id}/interrupt"""
+
+    async def post(self, session_id: str) -> None:
+        """Interrupt the run that is going on."""
+        self.answer(await self.service.interrupt(session_id))
+
+
+class RestartHandler(ApiHandler):
+    """/api/sessions/{id}/restart"""
+
+    async def post(self, session_id: str) -> None:
+        """Replace the kernel."""
+        self.answer(await self.service.restart(session_id))
+
+
+class SleepHandler(ApiHandler):
+    """/api/sessions/{id}/sleep"""
+
+    async def post(self, session_id: str) -> None:
+        """Put the session to sleep now."""
+        self.answer(await self.service.sleep(session_id))
+
+
+class WakeHandler(ApiHandler):
+    """/api/sessions/{id}/wake"""
+
+    async def post(self, session_id: str) -> None:
+        """Wake the session."""
+        self.answer(await self.service.wake(session_id))

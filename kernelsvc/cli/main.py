@@ -1,0 +1,71 @@
+"""`kernelsvc`: the commands and their options."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kernelsvc import __version__
+from kernelsvc.cli.run import run
+from kernelsvc.cli.serve import serve
+
+_DEFAULT_URL = "http://127.0.0.1:8787"
+
+
+def main() -> None:
+    """Entry point; exits with the command's status."""
+    arguments = _parser().parse_args()
+    sys.exit(arguments.command(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kernelsvc",
+        description="Run code in sessions that keep a live Jupyter kernel.",
+        epilog="Every setting can also be given in a file (--config, see config/kernelsvc.toml) or as "
+        "KERNELSVC_<NAME> in the environment. `kernelsvc COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"kernelsvc {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve the HTTP API until SIGTERM or Ctrl-C"))
+    _add_run(
+        commands.add_parser(
+            "run", help="run code on a service, print its output, exit with its exit code"
+        )
+    )
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Serve the HTTP API until SIGTERM or Ctrl-C; runs may finish first."
+    parser.add_argument("--config", type=Path, help="settings file (default config/kernelsvc.toml)")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port; 0 picks a free one (default 8787)")
+    parser.add_argument("--data-dir", type=Path, help="where everything that lasts is kept")
+    parser.add_argument("--database-url", help="default: an SQLite file in the data directory")
+    parser.add_argument("--default-timeout", metavar="SECONDS", help="for runs that say nothing (30)")
+    parser.add_argument("--max-timeout", metavar="SECONDS", help="the most a run may ask for (3600)")
+    parser.add_argument(
+        "--sleep-after", metavar="DURATION", help='idle sessions sleep after this ("5m"; "never")'
+    )
+    parser.add_argument("--drain-timeout", metavar="SECONDS", help="for runs to finish at a stop (30)")
+    parser.add_argument("--log-format", choices=("auto", "human", "json"))
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.set_defaults(command=serve)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run code on a service. The output appears as the code's own would; the exit code is the "
+        "run's (124 for a timeout, 2 where the service refused or cannot be reached)."
+    )
+    parser.add_argument("code", help="the code; - reads it from standard input")
+    parser.add_argument(
+        "--session",
+        metavar="ID",
+        help="run in this session, made where there is none and kept; without it, in a fresh one "
+        "that is gone afterwards",
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="default: the session's")
+    parser.add_argument("--language", default="python", help="of a new session (default python)")
+    parser.add_argument("--url", default=_DEFAULT_URL, help=f"the service (default {_DEFAULT_URL})")
+    parser.set_defaults(command=run)

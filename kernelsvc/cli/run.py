@@ -1,0 +1,58 @@
+"""`kernelsvc run`."""
+
+import argparse
+import sys
+from http import HTTPStatus
+
+import httpx
+
+from kernelsvc.client import Client, ServiceError
+from kernelsvc.models.run import Run
+
+_REFUSED = 2
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run code on a service, print its output, return its exit code."""
+    code = sys.stdin.read() if arguments.code == "-" else arguments.code
+    try:
+        with Client(arguments.url) as client:
+            if arguments.session is None:
+                result = _run_once(client, arguments, code)
+            else:
+                _make_session(client, arguments.session, arguments.language)
+                result = client.run(arguments.session, code, timeout=arguments.timeout)
+    except ServiceError as error:
+        print(f"kernelsvc: {error}", file=sys.stderr)
+        return _REFUSED
+    except httpx.TransportError as error:
+        print(f"kernelsvc: no answer from {arguments.url}: {error}", file=sys.stderr)
+        return _REFUSED
+    _show(result)
+    return result.exit_code or 0
+
+
+def _run_once(client: Client, arguments: argparse.Namespace, code: str) -> Run:
+    session = client.create_session(arguments.language)
+    try:
+        return client.run(session.id, code, timeout=arguments.timeout)
+    finally:
+        client.delete_session(session.id)
+
+
+def _make_session(client: Client, session_id: str, language: str) -> None:
+    try:
+        client.create_session(language, session_id=session_id)
+    except ServiceError as error:
+        if error.status != HTTPStatus.CONFLICT:
+            raise
+
+
+def _show(result: Run) -> None:
+    sys.stdout.write(result.stdout)
+    if result.text is not None:
+        print(result.text)
+    sys.stdout.flush()
+    sys.stderr.write(result.stderr)
+    if result.timed_out:
+        print(f"kernelsvc: timed out after {result.duration}", file=sys.stderr)

@@ -1,0 +1,47 @@
+"""`kernelsvc serve`."""
+
+import argparse
+import asyncio
+import sys
+
+from pydantic import ValidationError
+
+from kernelsvc.app import DataDirectoryInUse
+from kernelsvc.app import serve as serve_until_stopped
+from kernelsvc.logs import configure_logging
+from kernelsvc.settings import load_settings
+
+_FLAGS = (
+    "host",
+    "port",
+    "data_dir",
+    "database_url",
+    "default_timeout",
+    "max_timeout",
+    "sleep_after",
+    "drain_timeout",
+    "log_format",
+    "log_level",
+)
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until stopped; 0 for a stop in good order, 2 where it cannot start."""
+    try:
+        settings = load_settings(
+            arguments.config, **{name: getattr(arguments, name) for name in _FLAGS}
+        )
+    except (ValidationError, FileNotFoundError) as error:
+        print(f"kernelsvc: {error}", file=sys.stderr)
+        return 2
+    configure_logging(settings.log_format, settings.log_level)
+    try:
+        asyncio.run(serve_until_stopped(settings, _announce))
+    except (OSError, DataDirectoryInUse) as error:
+        print(f"kernelsvc: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _announce(url: str) -> None:
+    print(f"kernelsvc answers on {url}", flush=True)

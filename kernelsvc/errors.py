@@ -1,0 +1,104 @@
+"""What can go wrong on our side or the caller's, each with a stable code.
+
+    KernelsvcError
+    |-- InvalidRequest          invalid_request       a field is missing, unknown or wrong
+    |-- SessionNotFound         session_not_found
+    |-- RunNotFound             run_not_found
+    |-- SessionExists           session_exists        the id is taken
+    |-- SessionBusy             session_busy          a run is going on and the caller will not wait
+    |-- QueueFull               queue_full            too many runs wait in this session
+    |-- KernelStartFailed       kernel_start_failed
+    `-- ShuttingDown            shutting_down
+
+What the user's code does wrong is no error of ours: it is data in the run's result.
+"""
+
+from typing import NamedTuple
+
+
+class FieldProblem(NamedTuple):
+    """One field of a request, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class KernelsvcError(Exception):
+    """Base of all; `str()` is a sentence that a person can act on."""
+
+    code = "internal_error"
+
+
+class InvalidRequest(KernelsvcError):
+    """The request says something that it may not say."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: list[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
+        self.problems = problems
+
+
+class SessionNotFound(KernelsvcError):
+    """There is no such session."""
+
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}")
+
+
+class RunNotFound(KernelsvcError):
+    """There is no such run, or the session no longer remembers it."""
+
+    code = "run_not_found"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"there is no run {run_id!r} in this session's history")
+
+
+class SessionExists(KernelsvcError):
+    """The id that was asked for is taken."""
+
+    code = "session_exists"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"a session {session_id!r} exists already; choose another id or delete it")
+
+
+class SessionBusy(KernelsvcError):
+    """Something is going on in the session that the request would have to wait for."""
+
+    code = "session_busy"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} is busy with a run")
+
+
+class QueueFull(KernelsvcError):
+    """As many runs as the configuration allows wait in this session already."""
+
+    code = "queue_full"
+
+    def __init__(self, session_id: str, limit: int) -> None:
+        super().__init__(
+            f"{limit} runs wait in session {session_id!r} already; try again when one has ended"
+        )
+
+
+class KernelStartFailed(KernelsvcError):
+    """No kernel could be started; the session and its files are as they were."""
+
+    code = "kernel_start_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the session's kernel could not be started: {reason}")
+
+
+class ShuttingDown(KernelsvcError):
+    """The service is stopping and takes nothing new."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down; try again in a moment")

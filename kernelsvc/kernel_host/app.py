@@ -1,0 +1,143 @@
+"""Builds and serves one kernel in the calling process, on a connection file."""
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import zmq
+from ipykernel.displayhook import ZMQDisplayHook
+from ipykernel.iostream import IOPubThread
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.jsonutil import json_default
+from jupyter_client.session import orjson_packer
+from traitlets.config import Config
+
+from kernelsvc.kernel_host.kernel import Kernel, exit_status
+from kernelsvc.kernel_host.labels import follow_threads
+from kernelsvc.kernel_host.streams import Output, install
+
+IOPUB_HIGH_WATER = 64
+LINGER_MS = 1000
+
+
+os_exit = os._exit
+
+
+class IOThread(IOPubThread):
+    """The thread that owns the iopub socket; a forked child of the kernel leaves it alone.
+
+    The socket has a ZeroMQ context of its own, so that `finish` can wait for the last words to
+    leave the process without having to close every other socket first.
+    """
+
+    def __init__(self, context: Any, socket: Any, session: Any) -> None:
+        super().__init__(socket, session=session)
+        self._context = context
+
+    def finish(self) -> None:
+        """Publish what is left, and return when it has left the process (LINGER_MS at most)."""
+        self.stop()
+        if not self.closed:
+            self.socket.close()
+        self._context.term()
+
+    def is_current(self) -> bool:
+        """Whether the caller runs in this thread, or the thread has ended and anyone may publish."""
+        return threading.current_thread() is self.thread or not self.thread.is_alive()
+
+    def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        if self._is_master_process():
+            super()._really_send(msg, *args, **kwargs)
+
+
+class KernelApp(IPKernelApp):
+    """ipykernel's application, with our kernel, our streams and no parent poller."""
+
+    kernel_class = Kernel  # type: ignore[assignment]
+
+    def init_poller(self) -> None:
+        """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
+
+    def init_iopub(self, context: Any) -> None:
+        """An iopub socket that waits for a slow reader instead of dropping messages."""
+        context = zmq.Context()
+        self.iopub_socket = context.socket(zmq.XPUB)
+        self.iopub_socket.linger = LINGER_MS
+        self.iopub_socket.sndhwm = IOPUB_HIGH_WATER
+        self.iopub_socket.xpub_nodrop = 1
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = IOThread(context, self.iopub_socket, self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
+
+    def init_io(self) -> None:
+        """Streams of ours in place of ipykernel's."""
+        io_thread = self.iopub_thread
+        self.session.pack = pack
+        output = Output(
+            self.session,
+            self.iopub_socket,
+            schedule=io_thread.schedule,
+            call_later=io_thread.io_loop.call_later,
+            io_thread=io_thread.is_current,
+        )
+        Kernel.output = output
+        self.displayhook = sys.displayhook = ZMQDisplayHook(self.session, self.iopub_socket)
+        install(output)
+        atexit.register(output.flush)
+        self.patch_io()
+
+    def init_kernel(self) -> None:
+        """The kernel, and from here on threads that print for the run that started them."""
+        super().init_kernel()
+        follow_threads(self.kernel)
+        os._exit = self._leave  # type: ignore[assignment]
+
+    def _leave(self, status: int) -> NoReturn:
+        """os._exit(): ends this very process, but not before its output has been said."""
+        if not Kernel.output.forked:
+            Kernel.output.flush()
+            self.iopub_thread.finish()
+        os_exit(status)
+
+
+def pack(message: Any) -> bytes:
+    """JSON for a message part, whatever text is in it.
+
+    jupyter_client's packers raise on lone surrogates, and the message (a reply even) is gone; here
+    they travel as escapes.
+    """
+    try:
+        return orjson_packer(message)
+    except UnicodeEncodeError:
+        return json.dumps(message, default=json_default, ensure_ascii=True).encode()
+
+
+def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
+    """Serve a kernel until it is shut down or its code ends the process; returns the exit status.
+
+    `announce` is called once the sockets are bound and requests can be sent.
+    """
+    config = Config()
+    config.IPKernelApp.log_level = logging.CRITICAL
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    app = KernelApp.instance(connection_file=connection_file, config=config)
+    app.initialize([])
+    announce()
+    try:
+        app.start()
+    except SystemExit as stop:
+        return exit_status(stop)
+    finally:
+        atexit._run_exitfuncs()
+    return 0

@@ -1,0 +1,210 @@
+"""The kernel host: a small single-threaded parent that forks the kernel and cleans up behind it.
+
+Theory of operation. The host has imported ipykernel and holds no thread, no loop and no ZeroMQ
+context, so forking it is safe and costs milliseconds instead of an interpreter's start. It is a
+child subreaper: whatever the user's code starts, however often it forks and whether or not it calls
+`setsid`, stays its descendant and is found again. When the kernel ends, for whatever reason, the
+host kills every descendant that is left and only then reports the exit; so once `KernelExited` has
+been read, nothing of that kernel is alive. When the service hangs up (it ended, or it is done with
+this host) the host does the same and leaves. The kernel in turn gets SIGKILL when its host dies.
+"""
+
+import contextlib
+import os
+import select
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from kernelsvc.kernel_host import processes, wire
+
+SWEEP_SECONDS = 10.0
+
+RunKernel = Callable[[str, Callable[[], None]], int]
+"""Serves the kernel on a connection file until it ends; calls back once its sockets are bound."""
+
+
+class Host:
+    """Serves one control socket; `run_kernel` is what a forked child does."""
+
+    def __init__(self, control: socket.socket, run_kernel: RunKernel) -> None:
+        self._control = control
+        self._run_kernel = run_kernel
+        self._selector = selectors.DefaultSelector()
+        self._received = b""
+        self._kernel = 0
+        self._pid: int | None = None
+        self._returncode: int | None = None
+        self._ready: int | None = None
+        self._hung_up = False
+
+    def serve(self) -> None:
+        """Carry out commands until the service hangs up; leave no descendant behind."""
+        processes.adopt_orphans()
+        wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_hung_up", True))
+        # A terminal's Ctrl-C is for the service, which then hangs up in good order.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.register(self._control, selectors.EVENT_READ, self._read_commands)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._drain(wakeup))
+        try:
+            while not self._hung_up:
+                for key, _ in self._selector.select():
+                    key.data()
+                self._reap()
+        finally:
+            self._sweep(since=0.0)
+
+    def _drain(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(fd, 512):
+                pass
+
+    def _read_commands(self) -> None:
+        try:
+            received = self._control.recv(1 << 16)
+        except ConnectionError:
+            received = b""
+        if not received:
+            self._hung_up = True
+            return
+        *lines, self._received = (self._received + received).split(b"\n")
+        if len(self._received) > wire.MAX_LINE_BYTES:
+            raise wire.WireError("a command is too long")
+        for line in lines:
+            match wire.decode(line):
+                case wire.StartKernel() as command:
+                    self._start(command)
+                case wire.SignalKernel(kernel=self._kernel, signum=signum):
+                    self._signal(signum)
+                case wire.KillKernel(kernel=self._kernel):
+                    self._signal(signal.SIGKILL)
+                case wire.SweepChildren(kernel=self._kernel, since=since):
+                    self._report(wire.ChildrenSwept(self._kernel, self._sweep(since)))
+                case _:
+                    # For a kernel that has ended already: its exit is on its way to the service.
+                    continue
+
+    def _report(self, report: wire.Report) -> None:
+        try:
+            self._control.sendall(wire.encode(report))
+        except OSError:
+            self._hung_up = True
+
+    def _start(self, command: wire.StartKernel) -> None:
+        if self._pid is not None:
+            raise wire.WireError("this host has a kernel already")
+        ready, ready_in_child = os.pipe2(os.O_CLOEXEC)
+        host = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready)
+            self._become_kernel(command, ready_in_child, host)
+        os.close(ready_in_child)
+        self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
+        self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
+        self._report(wire.KernelStarted(command.kernel, pid))
+
+    def _become_kernel(self, command: wire.StartKernel, ready: int, host: int) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            processes.die_with_parent()
+            if os.getppid() != host:
+                os._exit(1)
+            self._selector.close()
+            self._control.close()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.chdir(command.cwd)
+            os.environ.clear()
+            os.environ.update(command.env)
+
+            def announce() -> None:
+                os.write(ready, b"1")
+                os.close(ready)
+
+            code = self._run_kernel(command.connection_file, announce)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code & 0xFF)
+
+    def _kernel_is_ready(self) -> None:
+        assert self._ready is not None
+        announced = os.read(self._ready, 1)
+        self._forget_ready()
+        if announced:
+            self._report(wire.KernelReady(self._kernel))
+
+    def _forget_ready(self) -> None:
+        if self._ready is not None:
+            self._selector.unregister(self._ready)
+            os.close(self._ready)
+            self._ready = None
+
+    def _signal(self, signum: int) -> None:
+        if self._pid is None:
+            return
+        for send in (os.killpg, os.kill):
+            # The kernel may have left its group; its own process is always hit.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                send(self._pid, signum)
+                break
+
+    def _reap(self) -> None:
+        """Collect whoever has exited; report the kernel's end once nothing of it is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == self._pid:
+                self._returncode = os.waitstatus_to_exitcode(status)
+        if self._pid is None or self._returncode is None:
+            return
+        kernel, returncode = self._kernel, self._returncode
+        self._sweep(since=0.0)
+        self._pid = None
+        self._forget_ready()
+        self._report(wire.KernelExited(kernel, returncode))
+
+    def _sweep(self, since: float) -> int:
+        """Kill descendants started at or after `since`; the kernel itself only where since is 0."""
+        deadline = time.monotonic() + SWEEP_SECONDS
+        killed = 0
+        while time.monotonic() < deadline:
+            left = [
+                process.pid
+                for process in processes.descendants(os.getpid())
+                if process.started >= since and (since == 0.0 or process.pid != self._pid)
+            ]
+            if not left:
+                break
+            killed += len(left)
+            processes.kill(left)
+            self._wait_for(left)
+        return killed
+
+    def _wait_for(self, pids: list[int]) -> None:
+        """Wait until each has ended (a second at most) and collect those that are our children."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    select.select([pidfd], [], [], 1.0)
+                finally:
+                    os.close(pidfd)
+        with contextlib.suppress(ChildProcessError):
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                if reaped[0] == self._pid:
+                    self._returncode = os.waitstatus_to_exitcode(reaped[1])

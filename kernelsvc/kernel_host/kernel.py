@@ -1,0 +1,230 @@
+"""The kernel of a session: IPythonKernel with what a run needs and the stock kernel lacks.
+
+What a run asks for travels in the execute request's metadata under `METADATA_KEY`
+(`{"env": {...}, "stdin": "..."}`), and what the kernel adds to the reply in the reply's metadata
+(`{"exit_code": n}`): the Jupyter messaging protocol leaves metadata to its users.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.zmqshell import ZMQExitAutocall, ZMQInteractiveShell
+from IPython.core.error import StdinNotImplementedError
+from IPython.core.interactiveshell import ExecutionResult
+from traitlets import default
+
+from kernelsvc.kernel_host.streams import Output
+from kernelsvc.kernel_host.wire import METADATA_KEY
+
+
+class ExitRun(ZMQExitAutocall):
+    """`exit` and `quit`: end the run with a status, never the kernel."""
+
+    def __call__(self, code: object = None) -> None:
+        """End the run; `code` means what it means to sys.exit."""
+        raise SystemExit(code)
+
+
+class Shell(ZMQInteractiveShell):
+    """IPython's shell, answering programs rather than a person at a terminal."""
+
+    @default("exiter")
+    def _default_exiter(self) -> ExitRun:
+        return ExitRun(self)
+
+    def init_environment(self) -> None:
+        """No colours and no pager: the reader is a program."""
+        os.environ.update(TERM="dumb", NO_COLOR="1", PAGER="cat", GIT_PAGER="cat")
+
+    @contextlib.contextmanager
+    def _tee(self, channel: str) -> Iterator[None]:
+        """Keep no second copy of the output (IPython 9 keeps one for its history)."""
+        yield
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Show an exception; one that only ends the run is no error, but its message is said."""
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if not isinstance(error, SystemExit):
+            super().showtraceback(exc_tuple, *args, **kwargs)
+            return
+        self._last_traceback = None
+        if not isinstance(error.code, int | None):
+            print(error.code, file=sys.stderr)
+
+
+def exit_status(error: BaseException | None) -> int:
+    """The status that python itself would have exited with for this end of a program."""
+    match error:
+        case None | SystemExit(code=None):
+            return 0
+        case SystemExit(code=int(code)):
+            return code & 0xFF
+        case _:
+            return 1
+
+
+class Kernel(IPythonKernel):
+    """Runs cells; each with its own environment, stdin, label and exit status."""
+
+    shell_class = Shell
+    output: Output
+    _execute_sleep = 0  # type: ignore[assignment]  # the stock pause is for clients that lose output
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._exit_code = 0
+        self._stdin: io.StringIO | None = None
+        assert self.shell is not None
+        self.shell.events.register("post_run_cell", self._note_result)
+        warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+
+    def start(self) -> None:
+        """Serve requests on the running loop."""
+        with warnings.catch_warnings():
+            super().start()
+
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        """Begin to work for a request: whatever is printed from here on is labelled with it."""
+        super().set_parent(ident, parent, channel)
+        if channel == "shell":
+            self.output.begin(parent)
+            if parent.get("msg_type") == "execute_request" and self.output.capture is not None:
+                self.output.capture.begin(parent)
+
+    def label(self) -> Any:
+        """The request that the calling thread or task works for."""
+        return self.get_parent("shell")
+
+    def set_label(self, parent: Any) -> Callable[[], None]:
+        """Make the calling thread work for `parent`; returns what undoes it."""
+        assert self.shell is not None
+        tokens = self.shell.set_thread_parent(parent)
+        token = self._shell_parent.set(parent)
+
+        def reset() -> None:
+            assert self.shell is not None
+            self._shell_parent.reset(token)
+            self.shell.reset_thread_parent(tokens)
+
+        return reset
+
+    def _note_result(self, result: ExecutionResult | None) -> None:
+        if result is not None:
+            error = result.error_before_exec or result.error_in_exec
+            self._exit_code = exit_status(error)
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: Any = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: Any = None,
+        cell_id: Any = None,
+    ) -> dict[str, Any]:
+        """Run one cell under the environment and stdin that its metadata asks for."""
+        wanted = (cell_meta or {}).get(METADATA_KEY, {})
+        self._exit_code = 1
+        with _environment(wanted.get("env", {})), self._feed(wanted.get("stdin")):
+            reply: dict[str, Any] = await super().do_execute(
+                code,
+                silent,
+                store_history,
+                user_expressions,
+                allow_stdin,
+                cell_meta=cell_meta,
+                cell_id=cell_id,
+            )
+            # An interrupt that comes from here on is too late, and must not cost the reply.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.output.capture is not None:
+            self.output.capture.settle()
+        if reply["status"] == "error" and self._exit_code == 0 and reply.get("ename") != "SystemExit":
+            self._exit_code = 1
+        return reply
+
+    def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
+        """Add the exit status to the reply."""
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        metadata[METADATA_KEY] = {"exit_code": self._exit_code}
+        return metadata
+
+    @contextlib.contextmanager
+    def _feed(self, text: str | None) -> Iterator[None]:
+        """`text` is what input() and sys.stdin read during the run."""
+        original = sys.stdin
+        self._stdin = None if text is None else io.StringIO(text)
+        if self._stdin is not None:
+            sys.stdin = self._stdin
+        try:
+            yield
+        finally:
+            if self._stdin is not None and sys.stdin is self._stdin:
+                sys.stdin = original
+            self._stdin = None
+
+    def raw_input(self, prompt: object = "") -> str:
+        """input(): the next line of the run's stdin.
+
+        Raises StdinNotImplementedError where the run has none, EOFError at its end.
+        """
+        if self._stdin is None:
+            raise StdinNotImplementedError(
+                "this run has no stdin: send the lines that input() should read as 'stdin'"
+            )
+        print(prompt, end="", flush=True)
+        line = self._stdin.readline()
+        if not line:
+            raise EOFError("EOF when reading a line")
+        return line.removesuffix("\n")
+
+    def getpass(self, prompt: str = "", stream: Any = None, *, echo_char: Any = None) -> str:
+        """getpass.getpass(): reads the run's stdin as input() does."""
+        return self.raw_input(prompt)
+
+    @contextlib.contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        """Let SIGINT end a cell that awaits, at once.
+
+        ipykernel 7.4 cancels it by a plain callback, which does not wake a sleeping loop. And where
+        the cell's own code is running just now, it is interrupted as any other code would be.
+        """
+        loop = asyncio.get_running_loop()
+
+        def interrupt(signum: int, frame: Any) -> None:
+            if asyncio.current_task(loop) is future:
+                raise KeyboardInterrupt
+            loop.call_soon_threadsafe(future.cancel)
+
+        original = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, original)
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables; afterwards each is what it was before."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+

@@ -1,0 +1,78 @@
+"""Which processes descend from which, read from /proc, and an end to all of them."""
+
+import ctypes
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process(NamedTuple):
+    """One line of /proc: `started` is in seconds of CLOCK_BOOTTIME."""
+
+    pid: int
+    parent: int
+    state: str
+    started: float
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every orphan below it: a double fork does not escape it."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Have the kernel send this process SIGKILL when its parent ends, however that ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def processes() -> Iterator[Process]:
+    """Every process there is to see, zombies included."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            # The command name stands in parentheses and may hold anything, parentheses too.
+            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        yield Process(
+            int(entry.name), int(fields[1]), fields[0].decode(), int(fields[19]) / _CLOCK_TICKS
+        )
+
+
+def descendants(root: int) -> list[Process]:
+    """The living processes below `root`, parents before their children."""
+    children: dict[int, list[Process]] = defaultdict(list)
+    for process in processes():
+        children[process.parent].append(process)
+    found: list[Process] = []
+    queue = [root]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            if child.state != "Z":
+                found.append(child)
+            queue.append(child.pid)
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    """SIGKILL each; stopped first, so that none of them can fork while the others are killed."""
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            try:
+                os.kill(pid, signum)
+            except (ProcessLookupError, PermissionError):
+                continue

@@ -1,0 +1,142 @@
+"""The words between the service and a kernel host, one JSON object a line over a socket pair.
+
+Both ends distrust what they read: a line that is too long, is no JSON, names no known message or
+has a field of the wrong type raises `WireError`, and the reader hangs up.
+"""
+
+import dataclasses
+import json
+from typing import Any, ClassVar, get_type_hints
+
+MAX_LINE_BYTES = 1 << 20
+
+METADATA_KEY = "kernelsvc"
+"""In an execute request's metadata what the run needs, in the reply's what the kernel adds."""
+
+
+class WireError(Exception):
+    """The other end said something that is not in this protocol."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StartKernel:
+    """To the host: fork a kernel on `connection_file` in directory `cwd` with environment `env`."""
+
+    name: ClassVar[str] = "start"
+    kernel: int
+    connection_file: str
+    cwd: str
+    env: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SignalKernel:
+    """To the host: send `signum` to the kernel's process group, as a terminal's Ctrl-C would."""
+
+    name: ClassVar[str] = "signal"
+    kernel: int
+    signum: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KillKernel:
+    """To the host: SIGKILL the kernel; everything it started goes with it."""
+
+    name: ClassVar[str] = "kill"
+    kernel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SweepChildren:
+    """To the host: SIGKILL what the kernel started since `since` (seconds, CLOCK_BOOTTIME)."""
+
+    name: ClassVar[str] = "sweep"
+    kernel: int
+    since: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelStarted:
+    """From the host: the kernel was forked and has process id `pid`."""
+
+    name: ClassVar[str] = "started"
+    kernel: int
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelReady:
+    """From the host: the kernel's sockets are bound and it is about to serve them."""
+
+    name: ClassVar[str] = "ready"
+    kernel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChildrenSwept:
+    """From the host: the answer to `SweepChildren`; `killed` processes were still there."""
+
+    name: ClassVar[str] = "swept"
+    kernel: int
+    killed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KernelExited:
+    """From the host: the kernel ended and nothing that it started is left.
+
+    `returncode` is as subprocess has it: the exit status, or minus the signal that ended it.
+    """
+
+    name: ClassVar[str] = "exited"
+    kernel: int
+    returncode: int
+
+
+Command = StartKernel | SignalKernel | KillKernel | SweepChildren
+Report = KernelStarted | KernelReady | ChildrenSwept | KernelExited
+
+_MESSAGES: dict[str, type[Command | Report]] = {
+    message.name: message
+    for message in (
+        StartKernel,
+        SignalKernel,
+        KillKernel,
+        SweepChildren,
+        KernelStarted,
+        KernelReady,
+        ChildrenSwept,
+        KernelExited,
+    )
+}
+
+
+def encode(message: Command | Report) -> bytes:
+    """One line for `message`, its newline included."""
+    return json.dumps([message.name, dataclasses.asdict(message)]).encode() + b"\n"
+
+
+def decode(line: bytes) -> Command | Report:
+    """The message in `line`; raises WireError for anything else."""
+    try:
+        name, fields = json.loads(line)
+        message = _MESSAGES[name]
+        hints = get_type_hints(message)
+        expected = {field.name: hints[field.name] for field in dataclasses.fields(message)}
+        if fields.keys() != expected.keys():
+            raise WireError(f"message {name!r} has the wrong fields")
+        return message(**{key: _checked(fields[key], kind) for key, kind in expected.items()})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WireError("not a message of the kernel host protocol") from error
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    if kind == dict[str, str]:
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise WireError("expected an object of strings")
+    elif kind is float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise WireError("expected a number")
+    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise WireError(f"expected a {kind.__name__}")
+    return value

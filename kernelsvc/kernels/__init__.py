@@ -1,0 +1,1 @@
+"""Live kernels: the only room that speaks the Jupyter messaging protocol."""

@@ -1,0 +1,182 @@
+"""The service's end of a kernel host: start it, tell it what to do, hear what becomes of it.
+
+Whatever a host says is checked (`wire.decode`); one that says nonsense, or nothing any more, is
+killed, and with it, by PR_SET_PDEATHSIG, its kernel.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from kernelsvc.kernel_host import wire
+
+KILLED = -9
+_EXIT_SECONDS = 15.0
+_STDERR_BYTES = 4096
+
+
+class HostedKernel:
+    """A kernel process behind a host.
+
+    `exited` resolves to its return code (as subprocess has it) once nothing of it is left.
+    """
+
+    def __init__(self, host: "KernelHost", number: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._host = host
+        self._number = number
+        self._swept: asyncio.Future[int] | None = None
+        self.pid: int | None = None
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.exited: asyncio.Future[int] = loop.create_future()
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the kernel and the children in its process group."""
+        self._host.send(wire.SignalKernel(self._number, signum))
+
+    def kill(self) -> None:
+        """SIGKILL the kernel; its host ends everything it started."""
+        self._host.send(wire.KillKernel(self._number))
+
+    def abandon(self) -> None:
+        """Kill the host of a kernel that nothing else reaches; the kernel dies with it."""
+        self._host.kill()
+
+    async def sweep(self, since: float) -> int:
+        """Kill what the kernel started since `since` (CLOCK_BOOTTIME); how many there were."""
+        self._swept = asyncio.get_running_loop().create_future()
+        self._host.send(wire.SweepChildren(self._number, since))
+        await asyncio.wait(
+            [self._swept, self.exited],
+            timeout=_EXIT_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        return self._swept.result() if self._swept.done() else 0
+
+    def hear(self, report: wire.Report) -> None:
+        """Called by the host's reader."""
+        match report:
+            case wire.KernelStarted(pid=pid):
+                self.pid = pid
+            case wire.KernelReady() if not self.ready.done():
+                self.ready.set_result(None)
+            case wire.ChildrenSwept(killed=killed) if self._swept and not self._swept.done():
+                self._swept.set_result(killed)
+            case wire.KernelExited(returncode=returncode):
+                self.end(returncode)
+
+    def end(self, returncode: int) -> None:
+        """The process is gone."""
+        if not self.exited.done():
+            self.exited.set_result(returncode)
+
+
+class KernelHost:
+    """A running host. Made by `spawn`, freed by `close`; usable until `closed` is done."""
+
+    def __init__(self, process: subprocess.Popen[bytes], writer: asyncio.StreamWriter) -> None:
+        self._process = process
+        self._writer = writer
+        self._numbers = itertools.count(1)
+        self._kernels: dict[int, HostedKernel] = {}
+        self._stderr: deque[bytes] = deque(maxlen=2)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.closed = asyncio.Event()
+
+    @classmethod
+    async def spawn(cls, argv: list[str], env: Mapping[str, str]) -> "KernelHost":
+        """Start a host by the command `argv`; raises OSError where that cannot be run."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.to_thread(
+                    subprocess.Popen,
+                    [*argv, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    env=dict(env),
+                )
+            except BaseException:
+                ours.close()
+                raise
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
+        host = cls(process, writer)
+        host._tasks = [
+            asyncio.create_task(host._read_reports(reader)),
+            asyncio.create_task(host._read_stderr()),
+        ]
+        return host
+
+    def start_kernel(self, connection_file: str, cwd: Path, env: Mapping[str, str]) -> HostedKernel:
+        """Have the host fork a kernel on the connection file; the one before must have exited."""
+        number = next(self._numbers)
+        kernel = self._kernels[number] = HostedKernel(self, number)
+        self.send(wire.StartKernel(number, connection_file, str(cwd), dict(env)))
+        if self.closed.is_set():
+            kernel.end(KILLED)
+        return kernel
+
+    def send(self, command: wire.Command) -> None:
+        """Send a command; one to a host that is gone is dropped, its kernels have ended."""
+        if not self.closed.is_set():
+            self._writer.write(wire.encode(command))
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the host wrote to stderr; says why a kernel would not start."""
+        return b"".join(self._stderr)[-_STDERR_BYTES:].decode(errors="replace").strip()
+
+    async def _read_reports(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                report = wire.decode(line)
+                if (kernel := self._kernels.get(report.kernel)) is not None and isinstance(
+                    report, wire.Report
+                ):
+                    kernel.hear(report)
+                    if isinstance(report, wire.KernelExited):
+                        del self._kernels[report.kernel]
+        except (wire.WireError, ValueError, OSError):
+            self._process.kill()
+        finally:
+            self.closed.set()
+            for kernel in self._kernels.values():
+                kernel.end(KILLED)
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), self._process.stderr
+        )
+        try:
+            while chunk := await reader.read(_STDERR_BYTES):
+                self._stderr.append(chunk)
+        finally:
+            transport.close()
+
+    def kill(self) -> None:
+        """SIGKILL the host itself, for one that does not answer; its kernel dies with it."""
+        self._process.kill()
+
+    async def close(self) -> None:
+        """Hang up; the host kills what is left of its kernel and goes. Returns when it is gone."""
+        self._writer.close()
+        try:
+            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,168 @@
+"""The timeout ladder: interrupt, SIGTERM, SIGKILL, as the contract has it.
+
+A run's clock starts when the kernel starts on its code (a kernel that does not start on it within
+`START_PATIENCE` is taken to have started: something of an earlier run keeps it). When it runs out,
+the kernel is interrupted and has `interrupt` seconds to unwind; then it gets SIGTERM, so that a
+handler of the code's can save and leave, and has `terminate` seconds for that; then SIGKILL. Where
+the policy is to keep the kernel and the interrupt ended the run, only the children that the run
+started are killed.
+
+The same ladder ends a run that the caller restarts; an interrupt by the caller is its first rung only.
+"""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from kernelsvc.kernels.kernel import Execution, Kernel
+from kernelsvc.models.event import Replied
+from kernelsvc.models.fields import OnTimeout
+
+START_PATIENCE = 10.0
+_KILL_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Grace:
+    """How long each rung waits, in seconds."""
+
+    interrupt: float
+    terminate: float
+
+
+class Stop(Enum):
+    """What somebody else wants of a run that is going on."""
+
+    INTERRUPT = auto()
+    RESTART = auto()
+    KILL = auto()
+
+
+class StopSignal:
+    """Carries a `Stop` to the run; a stronger one replaces a weaker."""
+
+    def __init__(self) -> None:
+        self.wanted: Stop | None = None
+        self.interrupted = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    def want(self, stop: Stop) -> None:
+        """Ask the run to stop."""
+        if self.wanted is None or stop.value > self.wanted.value:
+            self.wanted = stop
+        (self.interrupted if stop is Stop.INTERRUPT else self.forced).set()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    `reply` is None where the kernel gave none; `returncode` is that of a kernel that ended, None
+    where it lives. `began` is False where the kernel ended before it saw the code, `complete` where
+    some of the output may be missing.
+    """
+
+    began: bool
+    timed_out: bool
+    stopped: Stop | None
+    reply: Replied | None
+    returncode: int | None
+    complete: bool
+
+
+async def run_to_end(
+    kernel: Kernel,
+    execution: Execution,
+    *,
+    timeout: float,
+    on_timeout: OnTimeout,
+    started_at: float,
+    stop: StopSignal,
+    grace: Grace,
+) -> Ending:
+    """Wait until the run has ended, by itself or by force; `started_at` is CLOCK_BOOTTIME."""
+    timed_out = not await _wait(kernel, execution, timeout, stop)
+    if timed_out:
+        await _interrupt(kernel, execution, grace)
+        unwound = execution.done.is_set() and not kernel.ended.is_set()
+        if unwound and on_timeout is OnTimeout.INTERRUPT and stop.wanted is not Stop.KILL:
+            await kernel.process.sweep(started_at)
+        else:
+            await end(kernel, grace)
+    elif stop.wanted is Stop.RESTART:
+        await _interrupt(kernel, execution, grace)
+        await end(kernel, grace)
+    elif stop.wanted is Stop.KILL:
+        await end(kernel, Grace(0, 0))
+    ended = kernel.ended.is_set()
+    return Ending(
+        began=execution.began or not ended,
+        timed_out=timed_out,
+        stopped=None if timed_out else stop.wanted,
+        reply=execution.reply,
+        returncode=kernel.process.exited.result() if ended else None,
+        complete=execution.complete or ended,
+    )
+
+
+async def _wait(kernel: Kernel, execution: Execution, timeout: float, stop: StopSignal) -> bool:
+    """Wait for the run's end or a stop that needs force; False when its time has run out.
+
+    An interrupt by the caller is sent on from here: the run goes on until it has unwound.
+    """
+    loop = asyncio.get_running_loop()
+    done = asyncio.ensure_future(execution.done.wait())
+    forced = asyncio.ensure_future(stop.forced.wait())
+    started = asyncio.ensure_future(execution.started.wait())
+    interrupted = asyncio.ensure_future(stop.interrupted.wait())
+    try:
+        await asyncio.wait(
+            {done, forced, started}, timeout=START_PATIENCE, return_when=asyncio.FIRST_COMPLETED
+        )
+        deadline = loop.time() + timeout
+        while not done.done() and not forced.done():
+            finished, _ = await asyncio.wait(
+                {done, forced, interrupted},
+                timeout=max(0.0, deadline - loop.time()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not finished:
+                return False
+            if interrupted in finished and not done.done():
+                kernel.process.signal(signal.SIGINT)
+                stop.interrupted.clear()
+                interrupted = asyncio.ensure_future(stop.interrupted.wait())
+        return True
+    finally:
+        for wait in (done, forced, started, interrupted):
+            wait.cancel()
+
+
+async def _interrupt(kernel: Kernel, execution: Execution, grace: Grace) -> None:
+    kernel.process.signal(signal.SIGINT)
+    await wait_event(execution.done, grace.interrupt)
+
+
+async def end(kernel: Kernel, grace: Grace) -> None:
+    """End a kernel: SIGTERM, after `grace.terminate` SIGKILL. Nothing of it is left afterwards."""
+    if grace.terminate > 0 and not kernel.ended.is_set():
+        kernel.process.signal(signal.SIGTERM)
+        await wait_event(kernel.ended, grace.terminate)
+    if not kernel.ended.is_set():
+        kernel.process.kill()
+        await wait_event(kernel.ended, _KILL_SECONDS)
+    if not kernel.ended.is_set():
+        # Its host does not answer: without the host, the system ends the kernel.
+        kernel.process.abandon()
+        await wait_event(kernel.ended, _KILL_SECONDS)
+
+
+async def wait_event(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event for so long; whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return event.is_set()
+    return True

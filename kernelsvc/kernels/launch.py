@@ -1,0 +1,173 @@
+"""Starting kernels: the runtime directory, the kernel's environment, the host and the manager."""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+import zmq.asyncio
+from jupyter_client.manager import AsyncKernelManager
+
+from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.kernel import Kernel, LateSink
+from kernelsvc.kernels.languages import KernelSpecs
+from kernelsvc.kernels.provisioner import HostProvisioner
+
+_INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_IOPUB_HIGH_WATER = 64
+_LONGEST_IPC_PATH = 107
+_LOCK = "lock"
+
+
+class RuntimeDirectory:
+    """Where the sockets of this service's kernels are; short, private, gone with the service.
+
+    Each service has a directory of its own below `base` and holds a lock in it. One whose lock is
+    free belonged to a service that ended without cleaning up: its kernels ended with it (their hosts
+    saw it hang up), and `open` removes what is left.
+    """
+
+    def __init__(self, base: Path | None) -> None:
+        self._base = base or Path(tempfile.gettempdir()) / f"kernelsvc-{os.getuid()}"
+        self._lock: int | None = None
+        self.path = self._base / secrets.token_hex(4)
+
+    def open(self) -> None:
+        """Make the directory; raises OSError where `base` is somebody else's."""
+        self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(self._base)
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{self._base} must belong to this user alone (mode 700)")
+        for entry in os.scandir(self._base):
+            if (lock := _lock(Path(entry.path, _LOCK))) is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(lock)
+        self.path.mkdir(mode=0o700)
+        self._lock = _lock(self.path / _LOCK)
+        if len(str(self.path)) + len("/host-99999/99999-ipc-5") > _LONGEST_IPC_PATH:
+            self.close()
+            raise OSError(f"runtime_dir {self._base} is too long a path for sockets")
+
+    def close(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int | None:
+    """An open descriptor that holds the lock, or None where another process does."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@dataclass
+class Seat:
+    """A host and its directory: where a session's kernels run, one after the other."""
+
+    host: KernelHost
+    directory: Path
+    environment: Mapping[str, str]
+
+    async def close(self) -> None:
+        """End the host and its kernel, and remove the directory."""
+        await self.host.close()
+        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+
+
+class Launcher:
+    """Starts hosts and kernels; owns the ZeroMQ context that their clients share."""
+
+    def __init__(self, runtime: RuntimeDirectory, cache: Path, patience: float) -> None:
+        self._runtime = runtime
+        self._cache = cache
+        self._patience = patience
+        self._numbers = itertools.count(1)
+        self._context = zmq.asyncio.Context()
+        self._context.setsockopt(zmq.RCVHWM, _IOPUB_HIGH_WATER)
+        self._specs = KernelSpecs()
+
+    async def seat(self, kernelspec: str, workspace: Path) -> Seat:
+        """Start a host for kernels of that kernelspec; raises KernelStartFailed."""
+        directory = self._runtime.path / f"host-{next(self._numbers)}"
+        environment = self._environment(directory, workspace)
+        argv = self._specs.get_kernel_spec(kernelspec).argv
+        try:
+            await asyncio.to_thread(directory.mkdir, mode=0o700)
+            host = await KernelHost.spawn([sys.executable, *argv[1:]], environment)
+        except OSError as error:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            raise KernelStartFailed(error.strerror or "the host cannot be run") from error
+        return Seat(host, directory, environment)
+
+    async def start(
+        self, seat: Seat, kernelspec: str, workspace: Path, on_late: LateSink
+    ) -> Kernel:
+        """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
+        connection_file = seat.directory / f"{next(self._numbers)}.json"
+        manager = AsyncKernelManager(
+            kernel_name=kernelspec,
+            kernel_spec_manager=self._specs,
+            connection_file=str(connection_file),
+            transport="ipc",
+            ip=str(connection_file.with_suffix("")) + "-ipc",
+            context=self._context,
+        )
+        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
+            setattr(manager, f"{channel}_port", port)
+        await manager.start_kernel(host=seat.host, cwd=workspace, env=seat.environment)
+        provisioner = manager.provisioner
+        assert isinstance(provisioner, HostProvisioner)
+        assert provisioner.kernel is not None
+        kernel = Kernel(manager, provisioner.kernel, self._context, on_late)
+        try:
+            async with asyncio.timeout(self._patience):
+                process = provisioner.kernel
+                await asyncio.wait(
+                    [process.ready, process.exited], return_when=asyncio.FIRST_COMPLETED
+                )
+                if process.exited.done():
+                    raise KernelStartFailed(
+                        seat.host.last_words or f"it ended with {process.exited.result()}"
+                    )
+                await kernel.connect()
+        except TimeoutError as error:
+            await kernel.close()
+            raise KernelStartFailed(f"it was not ready in {self._patience:g} s") from error
+        except BaseException:
+            await kernel.close()
+            raise
+        return kernel
+
+    def _environment(self, directory: Path, workspace: Path) -> dict[str, str]:
+        """The kernel's environment: nothing of the service's but an allow-list."""
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        return {
+            **environment,
+            "HOME": str(workspace),
+            "IPYTHONDIR": str(directory / "ipython"),
+            "MPLCONFIGDIR": str(self._cache / "matplotlib"),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def close(self) -> None:
+        """Free the ZeroMQ context."""
+        self._context.destroy(linger=0)

@@ -1,0 +1,137 @@
+"""Jupyter messages (protocol 5.x) to events and back; past this module nobody sees a message dict.
+
+The kernel is the user's to alter, so a message may be anything: one that does not look as the
+protocol says is dropped.
+"""
+
+import re
+from typing import Any
+
+from kernelsvc.kernel_host.wire import METADATA_KEY
+from kernelsvc.models.event import (
+    ClearOutput,
+    Display,
+    Event,
+    Idle,
+    Raised,
+    Replied,
+    Result,
+    Started,
+    Text,
+    UpdateDisplay,
+)
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+Message = dict[str, Any]
+
+
+def execute_content(code: str) -> Message:
+    """The content of an execute request: history kept, nothing queued behind a failure aborted."""
+    return {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": {},
+        "allow_stdin": False,
+        "stop_on_error": False,
+    }
+
+
+def execute_metadata(env: dict[str, str], stdin: str | None) -> Message:
+    """The metadata of an execute request: what our kernel sets up for the run."""
+    return {METADATA_KEY: {"env": env, "stdin": stdin}}
+
+
+def parent_id(message: Message) -> str | None:
+    """The id of the request that a message is about."""
+    parent = message.get("parent_header")
+    return parent.get("msg_id") if isinstance(parent, dict) else None
+
+
+def event(message: Message) -> Event | None:
+    """What an iopub message says; None for what is of no concern to a run, or not well-formed."""
+    try:
+        return _event(message["msg_type"], message["content"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _event(kind: str, content: Message) -> Event | None:
+    match kind:
+        case "stream":
+            return Text("stderr" if content["name"] == "stderr" else "stdout", clean(content["text"]))
+        case "execute_input":
+            return Started()
+        case "status" if content["execution_state"] == "idle":
+            return Idle()
+        case "execute_result":
+            return Result(
+                _bundle(content["data"]),
+                _object(content["metadata"]),
+                int(content["execution_count"]),
+                _display_id(content),
+            )
+        case "display_data":
+            return Display(
+                _bundle(content["data"]), _object(content["metadata"]), _display_id(content)
+            )
+        case "update_display_data" if display_id := _display_id(content):
+            return UpdateDisplay(
+                _bundle(content["data"]), _object(content["metadata"]), display_id
+            )
+        case "clear_output":
+            return ClearOutput(bool(content["wait"]))
+        case "error":
+            return Raised(
+                clean(content["ename"]),
+                plain(content["evalue"]),
+                tuple(plain(line) for line in content["traceback"]),
+            )
+        case _:
+            return None
+
+
+def reply(message: Message) -> Replied:
+    """What an execute_reply says."""
+    content = message.get("content", {})
+    extra = message.get("metadata", {}).get(METADATA_KEY, {})
+    failed = content.get("status") != "ok"
+    exit_code = extra.get("exit_code")
+    count = content.get("execution_count")
+    return Replied(
+        failed=failed,
+        ename=str(content["ename"]) if "ename" in content else None,
+        exit_code=exit_code if isinstance(exit_code, int) else int(failed),
+        execution_count=count if isinstance(count, int) else None,
+    )
+
+
+def clean(text: str) -> str:
+    """Text that UTF-8 can carry; lone surrogates become question marks."""
+    if not isinstance(text, str):
+        raise TypeError("not text")
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def plain(text: str) -> str:
+    """Text without terminal colours."""
+    return _ANSI.sub("", clean(text))
+
+
+def _object(value: Any) -> Message:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _bundle(value: Any) -> Message:
+    return {
+        clean(kind): clean(item) if isinstance(item, str) else item
+        for kind, item in _object(value).items()
+    }
+
+
+def _display_id(content: Message) -> str | None:
+    display_id = content.get("transient", {}).get("display_id")
+    return display_id if isinstance(display_id, str) else None

@@ -1,0 +1,65 @@
+"""Where jupyter_client's kernel manager and a kernel host meet: a kernel provisioner.
+
+Registered as `kernelsvc-host-provisioner` under the entry point `jupyter_client.kernel_provisioners`;
+our kernelspec names it. `start_kernel` is given the host: `start_kernel(host=..., cwd=..., env=...)`.
+"""
+
+import asyncio
+import signal
+from typing import Any
+
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+
+from kernelsvc.kernels.host import HostedKernel, KernelHost
+
+
+class HostProvisioner(KernelProvisionerBase):
+    """A kernel that a kernel host forks, signals and cleans up behind."""
+
+    kernel: HostedKernel | None = None
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a kernel was launched."""
+        return self.kernel is not None
+
+    async def poll(self) -> int | None:
+        """None while the kernel runs, else its return code."""
+        if self.kernel is None or not self.kernel.exited.done():
+            return 0 if self.kernel is None else None
+        return self.kernel.exited.result()
+
+    async def wait(self) -> int | None:
+        """The return code, when the kernel has ended."""
+        return None if self.kernel is None else await asyncio.shield(self.kernel.exited)
+
+    async def send_signal(self, signum: int) -> None:
+        """Signal the kernel's process group."""
+        if self.kernel is not None:
+            self.kernel.signal(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        """SIGKILL the kernel and all that it started."""
+        if self.kernel is not None:
+            self.kernel.kill()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """SIGTERM the kernel's process group."""
+        await self.send_signal(signal.SIGTERM)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Nothing: the host has cleaned up, and who made the host closes it."""
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Write the connection file; jupyter_client hands the result to `launch_kernel`."""
+        manager = self.parent
+        manager.write_connection_file()
+        return {**kwargs, "cmd": manager.kernel_spec.argv}
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Have the host fork the kernel; returns the connection info."""
+        host: KernelHost = kwargs["host"]
+        self.kernel = host.start_kernel(
+            self.parent.connection_file, kwargs["cwd"], kwargs["env"]
+        )
+        return self.parent.get_connection_info()

@@ -1,0 +1,81 @@
+"""What a kernel says about a request, one thing at a time (Jupyter messaging protocol 5.x)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kernelsvc.models.output import MimeBundle
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The kernel began to execute the code (execute_input)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text for a stream."""
+
+    name: Literal["stdout", "stderr"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """Something to display; a later `UpdateDisplay` with the same id replaces it."""
+
+    data: MimeBundle
+    metadata: dict[str, Any]
+    display_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateDisplay:
+    """New content for everything displayed under `display_id`."""
+
+    data: MimeBundle
+    metadata: dict[str, Any]
+    display_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The value of the cell."""
+
+    data: MimeBundle
+    metadata: dict[str, Any]
+    execution_count: int
+    display_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An uncaught exception."""
+
+    ename: str
+    evalue: str
+    traceback: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOutput:
+    """Forget the output so far; with `wait`, only when the next output comes."""
+
+    wait: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing more will be said about the request, but by its threads and tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The kernel's reply to the execute request."""
+
+    failed: bool
+    ename: str | None
+    exit_code: int
+    execution_count: int | None
+
+
+Event = Started | Text | Display | UpdateDisplay | Result | Raised | ClearOutput | Idle

@@ -1,0 +1,127 @@
+"""Field types that several models share, with the words for what is wrong with a value."""
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
+
+NEVER: Final = "never"
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the configuration allows a request to ask for; given as the validation context."""
+
+    max_timeout: float
+
+
+class OnTimeout(StrEnum):
+    """What becomes of the kernel when a run times out.
+
+    `restart` replaces it always; `interrupt` keeps it, memory and all, where the interrupt alone
+    ended the run.
+    """
+
+    RESTART = "restart"
+    INTERRUPT = "interrupt"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _timeout(value: Any, info: ValidationInfo) -> float | None:
+    if value is None:
+        return None
+    most = info.context.max_timeout if isinstance(info.context, Bounds) else math.inf
+    number = _number(value)
+    if number is None or not 0 < number <= most:
+        raise ValueError(f"must be a number of seconds greater than 0 and at most {most:g}")
+    return number
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds from a number, a duration such as "5m", or "never" (infinity).
+
+    Raises ValueError for anything else, zero and below included.
+    """
+    if value == NEVER:
+        return math.inf
+    number = _number(value)
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)):
+        number = float(match[1]) * _UNIT_SECONDS[match[2]]
+    if number is None or number <= 0:
+        raise ValueError('must be seconds greater than 0, a duration such as "5m", or "never"')
+    return number
+
+
+def _sleep_after(value: Any) -> float | None:
+    return None if value is None else parse_duration(value)
+
+
+def _session_id(value: str) -> str:
+    if not _SESSION_ID.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 128 letters, digits and . _ : - beginning with a letter or a digit"
+        )
+    return value
+
+
+def _environment(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name for an environment variable")
+        if name.startswith("ERA_"):
+            raise ValueError(f"{name!r} is set by the service and cannot be given")
+        if "\0" in text or not _encodes(text):
+            raise ValueError(f"{name!r} holds a character that the environment cannot")
+    return value
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_object(value: dict[str, Any]) -> dict[str, Any]:
+    if not _is_finite(value):
+        raise ValueError("holds NaN or an infinity, which JSON cannot")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(_is_finite(item) for item in value.values())
+        case list():
+            return all(_is_finite(item) for item in value)
+        case _:
+            return True
+
+
+def iso(time: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond, ending in Z."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timeout = Annotated[float | None, BeforeValidator(_timeout)]
+SleepAfter = Annotated[float | None, BeforeValidator(_sleep_after)]
+SessionId = Annotated[str, AfterValidator(_session_id)]
+Environment = Annotated[dict[str, str], AfterValidator(_environment)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_json_object)]
+UtcTime = PlainSerializer(iso, return_type=str, when_used="json")

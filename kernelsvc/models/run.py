@@ -1,0 +1,106 @@
+"""Runs: what is asked for, and how it ended."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator
+
+from kernelsvc.models.fields import Environment, OnTimeout, Timeout, UtcTime
+from kernelsvc.models.output import Output
+
+RunStatus = Literal["running", "completed", "failed", "timed_out", "interrupted"]
+Memory = Literal["kept", "restored", "lost"]
+
+
+class RunRequest(BaseModel):
+    """The body of POST /api/sessions/{id}/run.
+
+    `timeout` is in seconds and counts from when the kernel starts on the code; None means the
+    session's default. `stdin` is what input() and sys.stdin read, line by line.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: StrictStr
+    timeout: Timeout = None
+    env: Environment = Field(default_factory=dict)
+    on_timeout: OnTimeout | None = None
+    stdin: StrictStr | None = None
+    if_busy: Literal["queue", "reject"] = "queue"
+
+    @field_validator("code")
+    @classmethod
+    def _is_runnable(cls, code: str) -> str:
+        if not code.strip():
+            raise ValueError("is empty: there is nothing to run")
+        if "\0" in code:
+            raise ValueError("holds a NUL character, which Python source cannot")
+        return code
+
+    @field_validator("code", "stdin")
+    @classmethod
+    def _is_text(cls, text: str | None) -> str | None:
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"holds a lone surrogate at character {error.start}") from None
+        return text
+
+
+class RunError(BaseModel):
+    """The exception that ended a run."""
+
+    ename: str
+    evalue: str
+    traceback: list[str]
+
+
+class Run(BaseModel):
+    """A run and its result.
+
+    `exit_code` is as the contract lists them: 0, 1, the code's own, 124 timeout, 130 interrupted,
+    128 + signal where the kernel died. `stdout` and `stderr` are the text of the stream outputs, to
+    `stderr` the plain traceback is added. `background` is what the run's threads and tasks printed
+    after it had ended. `truncated_bytes` were cut from the middle of the output. `memory` says what
+    became of the session's memory since the previous answer.
+    """
+
+    run_id: str
+    session_id: str
+    status: RunStatus
+    language: str
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    duration: str | None = None
+    outputs: list[Output] = Field(default_factory=list)
+    background: str = ""
+    text: str | None = None
+    error: RunError | None = None
+    timed_out: bool = False
+    memory: Memory = "kept"
+    memory_detail: str | None = None
+    execution_count: int | None = None
+    truncated: bool = False
+    truncated_bytes: int = 0
+    data: dict[str, Any] = Field(default_factory=dict)
+    data_detail: str | None = None
+    started_at: Annotated[datetime, UtcTime]
+
+
+class RunSummary(BaseModel):
+    """A run in a session's history, with the code that was run."""
+
+    run_id: str
+    status: RunStatus
+    exit_code: int | None
+    duration: str | None
+    started_at: Annotated[datetime, UtcTime]
+    code: str
+
+
+class RunList(BaseModel):
+    """A session's latest runs, newest first."""
+
+    runs: list[RunSummary]
+    count: int

@@ -1,0 +1,180 @@
+"""Sessions: what is asked for, what is stored, what is answered."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StrictBool, StrictStr
+
+from kernelsvc.models.fields import (
+    NEVER,
+    Environment,
+    JsonObject,
+    OnTimeout,
+    SessionId,
+    SleepAfter,
+    Timeout,
+    UtcTime,
+)
+
+SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
+
+_Seconds = Annotated[
+    float,
+    PlainSerializer(
+        lambda seconds: NEVER if math.isinf(seconds) else seconds,
+        return_type=float | str,
+        when_used="json",
+    ),
+]
+
+
+class CreateSession(BaseModel):
+    """The body of POST /api/sessions; None means "not given" throughout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    language: StrictStr
+    session_id: SessionId | None = None
+    persistent: StrictBool = True
+    default_timeout: Timeout = None
+    sleep_after: SleepAfter = None
+    on_timeout: OnTimeout = OnTimeout.RESTART
+    env: Environment = Field(default_factory=dict)
+    data: JsonObject = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
+    allowInternetAccess: StrictBool = False
+    allowPublicAccess: StrictBool = True
+
+
+class PatchSession(BaseModel):
+    """The body of PATCH /api/sessions/{id}: what is given changes, None clears."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default_timeout: Timeout = None
+    sleep_after: SleepAfter = None
+    on_timeout: OnTimeout | None = None
+    data: JsonObject | None = None
+    metadata: JsonObject | None = None
+    allowInternetAccess: StrictBool | None = None
+    allowPublicAccess: StrictBool | None = None
+
+    def changes(self) -> "dict[str, Any]":
+        """The record's fields that change, by name."""
+        cleared: dict[str, Any] = {
+            "on_timeout": OnTimeout.RESTART,
+            "data": {},
+            "metadata": {},
+            "allowInternetAccess": False,
+            "allowPublicAccess": True,
+        }
+        changes: dict[str, Any] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            changes[_RECORD_NAMES.get(name, name)] = cleared.get(name) if value is None else value
+        return changes
+
+
+_RECORD_NAMES = {
+    "allowInternetAccess": "allow_internet_access",
+    "allowPublicAccess": "allow_public_access",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What lasts of a session. Times are UTC, timeouts in seconds, None the service's default."""
+
+    id: str
+    language: str
+    persistent: bool
+    created_at: datetime
+    last_run_at: datetime | None = None
+    default_timeout: float | None = None
+    sleep_after: float | None = None
+    on_timeout: OnTimeout = OnTimeout.RESTART
+    env: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    allow_internet_access: bool = False
+    allow_public_access: bool = True
+    run_count: int = 0
+
+
+class Session(BaseModel):
+    """A session as the API shows it.
+
+    `sleep_after` is what holds for this session, its own or the service's. `file_count` and
+    `total_size_bytes` are those of the workspace, without `.session_data.json`.
+    """
+
+    id: str
+    language: str
+    persistent: bool
+    state: SessionState
+    state_detail: str | None = None
+    created_at: Annotated[datetime, UtcTime]
+    last_run_at: Annotated[datetime, UtcTime] | None
+    default_timeout: float | None
+    sleep_after: _Seconds
+    on_timeout: OnTimeout
+    env: dict[str, str]
+    file_count: int
+    total_size_bytes: int
+    metadata: dict[str, Any]
+    data: dict[str, Any]
+    setup: None = None
+    setup_status: None = None
+    setup_result: None = None
+    allowInternetAccess: bool
+    allowPublicAccess: bool
+    run_count: int
+
+
+class SessionList(BaseModel):
+    """Some of the sessions, oldest first; `next_cursor` continues where this page ended."""
+
+    sessions: list[Session]
+    count: int
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class SessionFilter:
+    """Which sessions to list, and how many at most."""
+
+    limit: int
+    after: str | None = None
+    state: str | None = None
+    language: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Patched(BaseModel):
+    """The answer to PATCH; ERA's clients read `metadata`, everyone else `session`."""
+
+    success: Literal[True] = True
+    id: str
+    metadata: Session
+    session: Session
+    updated_at: Annotated[datetime, UtcTime]
+    note: str | None = None
+
+
+class Deleted(BaseModel):
+    """The answer to DELETE of one session."""
+
+    success: Literal[True] = True
+    id: str
+    deleted_at: Annotated[datetime, UtcTime]
+
+
+class AllDeleted(BaseModel):
+    """The answer to DELETE of all sessions."""
+
+    success: Literal[True] = True
+    deleted_count: int
+    deleted_sessions: list[str]
+    deleted_at: Annotated[datetime, UtcTime]

@@ -1,0 +1,1 @@
+"""Sessions: what the product does, without HTTP."""

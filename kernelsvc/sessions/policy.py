@@ -1,0 +1,24 @@
+"""The numbers that sessions go by, from the configuration."""
+
+from dataclasses import dataclass
+
+from kernelsvc.kernels.ladder import Grace
+
+
+@dataclass(frozen=True)
+class SessionPolicy:
+    """Times in seconds, sizes in bytes.
+
+    `max_queued_runs` may wait in one session behind the one that executes. `background_bytes` of
+    what a run's threads print after its end are kept.
+    """
+
+    default_timeout: float
+    max_timeout: float
+    sleep_after: float
+    max_queued_runs: int
+    max_output_bytes: int
+    max_data_bytes: int
+    background_bytes: int
+    grace: Grace
+    base_url: str

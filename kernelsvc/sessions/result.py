@@ -1,0 +1,63 @@
+"""How a run ended, in the words of the API. Pure."""
+
+import signal
+
+from kernelsvc.kernels.ladder import Ending, Stop
+from kernelsvc.models.run import Memory, RunStatus
+
+TIMED_OUT = 124
+INTERRUPTED = 130
+
+
+def exit_code(ending: Ending) -> int:
+    """The run's exit code, as the contract lists them."""
+    if ending.timed_out:
+        return TIMED_OUT
+    if ending.stopped in (Stop.RESTART, Stop.KILL):
+        return INTERRUPTED
+    if ending.returncode is not None:
+        return ending.returncode if ending.returncode >= 0 else 128 - ending.returncode
+    reply = ending.reply
+    if reply is None or reply.ename in ("KeyboardInterrupt", "CancelledError"):
+        return INTERRUPTED if ending.stopped is Stop.INTERRUPT else 1
+    return reply.exit_code
+
+
+def status(ending: Ending, code: int) -> RunStatus:
+    """The run's status for that exit code."""
+    if ending.timed_out:
+        return "timed_out"
+    if code == INTERRUPTED and ending.stopped is not None:
+        return "interrupted"
+    return "completed" if code == 0 else "failed"
+
+
+def memory(ending: Ending, lost_before: str | None) -> tuple[Memory, str | None]:
+    """What became of the session's memory, and why; `lost_before` tells of a loss before the run."""
+    if ending.returncode is not None:
+        return "lost", _why_it_ended(ending)
+    if lost_before is not None:
+        return "lost", lost_before
+    return "kept", None
+
+
+def _why_it_ended(ending: Ending) -> str:
+    if ending.timed_out:
+        return "the run timed out and its kernel was replaced"
+    if ending.stopped is Stop.RESTART:
+        return "the kernel was restarted while the run was going on"
+    if ending.stopped is Stop.KILL:
+        return "the session was ended while the run was going on"
+    assert ending.returncode is not None
+    return f"the kernel {how_it_ended(ending.returncode)} during the run and was replaced"
+
+
+def how_it_ended(returncode: int) -> str:
+    """ "exited with status 7", "was killed by signal 9 (SIGKILL)"."""
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = "unknown"
+    return f"was killed by signal {-returncode} ({name})"

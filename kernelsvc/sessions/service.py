@@ -1,0 +1,301 @@
+"""What can be done with sessions: the table of contents of the product."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import structlog
+
+from kernelsvc import clock
+from kernelsvc.errors import (
+    FieldProblem,
+    InvalidRequest,
+    RunNotFound,
+    SessionNotFound,
+    ShuttingDown,
+)
+from kernelsvc.files.workspace import Workspaces
+from kernelsvc.kernels.languages import find_language, language_names
+from kernelsvc.models.run import Run, RunList, RunRequest
+from kernelsvc.models.session import (
+    CreateSession,
+    PatchSession,
+    Session,
+    SessionFilter,
+    SessionList,
+    SessionRecord,
+)
+from kernelsvc.sessions.culler import Culler
+from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.store.runs import RunStore
+from kernelsvc.store.sessions import SessionStore
+
+log = structlog.get_logger()
+
+MakeLive = Callable[[SessionRecord, Callable[[LiveSession], None]], LiveSession]
+
+
+class SessionService:
+    """All sessions; those that are awake are in `_live`, the others are rows and files only."""
+
+    def __init__(
+        self,
+        *,
+        policy: SessionPolicy,
+        sessions: SessionStore,
+        runs: RunStore,
+        workspaces: Workspaces,
+        make_live: MakeLive,
+    ) -> None:
+        self._policy = policy
+        self._sessions = sessions
+        self._runs = runs
+        self._workspaces = workspaces
+        self._make_live = make_live
+        self._live: dict[str, LiveSession] = {}
+        self._culler = Culler(self._live)
+        self._closing = False
+
+    # ---- its own life
+
+    async def open(self) -> None:
+        """Clear away what an earlier crash left, and begin to cull."""
+        ids = set(await self._sessions.ids())
+        await asyncio.to_thread(self._workspaces.open, ids)
+        self._culler.start()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self._closing
+
+    def refuse_new(self) -> None:
+        """Take nothing new from here on."""
+        self._closing = True
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the runs that are going on or queued, so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(live.finish() for live in self._live.values()))
+        except TimeoutError:
+            log.warning("drain_timed_out", seconds=seconds)
+
+    async def close(self) -> None:
+        """End every kernel; what lasts is in the store and the workspaces."""
+        self.refuse_new()
+        await self._culler.stop()
+        await asyncio.gather(*(live.close() for live in self._live.values()))
+        self._live.clear()
+
+    # ---- sessions
+
+    async def create(self, request: CreateSession) -> Session:
+        """Make a session and begin to start its kernel; raises SessionExists, InvalidRequest."""
+        self._check_open()
+        language = find_language(request.language)
+        if language is None:
+            known = ", ".join(language_names())
+            problem = f"{request.language!r} is not a language here; there are: {known}"
+            raise InvalidRequest([FieldProblem("language", problem)])
+        record = SessionRecord(
+            id=request.session_id or "sess_" + secrets.token_hex(12),
+            language=language.name,
+            persistent=request.persistent,
+            created_at=clock.now(),
+            default_timeout=request.default_timeout,
+            sleep_after=request.sleep_after,
+            on_timeout=request.on_timeout,
+            env=request.env,
+            data=request.data,
+            metadata=request.metadata,
+            allow_internet_access=request.allowInternetAccess,
+            allow_public_access=request.allowPublicAccess,
+        )
+        await self._sessions.add(record)
+        await asyncio.to_thread(self._workspaces.create, record.id)
+        live = self._adopt(record)
+        live.begin_wake()
+        log.info("session_created", session_id=record.id, language=record.language)
+        return await self._show(record)
+
+    async def get(self, session_id: str) -> Session:
+        """The session as it is now."""
+        live = self._live.get(session_id)
+        return await self._show(live.record if live else await self._record(session_id))
+
+    async def find(self, wanted: SessionFilter) -> SessionList:
+        """The sessions that match, oldest first, `wanted.limit` at most."""
+        found: list[Session] = []
+        after = wanted.after
+        while page := await self._sessions.page(after, wanted.language):
+            for record in page:
+                live = self._live.get(record.id)
+                record = live.record if live else record
+                if _matches(record, self._state(record), wanted):
+                    if len(found) == wanted.limit:
+                        return SessionList(
+                            sessions=found, count=len(found), next_cursor=found[-1].id
+                        )
+                    found.append(await self._show(record))
+            after = page[-1].id
+        return SessionList(sessions=found, count=len(found))
+
+    async def patch(self, session_id: str, request: PatchSession) -> tuple[Session, str | None]:
+        """Change settings, data or metadata; with what is to be said of when it applies."""
+        live = await self._awake(session_id)
+        changes = request.changes()
+        note = None
+        new_access = changes.get("allow_internet_access")
+        if new_access not in (None, live.record.allow_internet_access) and live.state != "sleeping":
+            note = "allowInternetAccess applies when the session next starts a kernel"
+        if changes:
+            await live.patch(changes)
+            self._culler.reconsider(live)
+        return await self._show(live.record), note
+
+    async def delete(self, session_id: str) -> None:
+        """End the session: kernel, files and rows are gone when this returns."""
+        live = await self._awake(session_id)
+        await asyncio.shield(asyncio.ensure_future(self._delete(live)))
+
+    async def _delete(self, live: LiveSession) -> None:
+        session_id = live.record.id
+        await live.close(delete=True)
+        await self._sessions.delete(session_id)
+        await asyncio.to_thread(self._workspaces.remove, session_id)
+        if self._live.get(session_id) is live:
+            del self._live[session_id]
+        log.info("session_deleted", session_id=session_id)
+
+    async def delete_all(self) -> list[str]:
+        """End every session; returns the ids."""
+        ids = await self._sessions.ids()
+        gone = await asyncio.gather(*map(self._delete_if_there, ids))
+        return [session_id for session_id, deleted in zip(ids, gone, strict=True) if deleted]
+
+    async def _delete_if_there(self, session_id: str) -> bool:
+        try:
+            await self.delete(session_id)
+        except SessionNotFound:
+            return False
+        return True
+
+    # ---- what happens in a session
+
+    async def run(self, session_id: str, request: RunRequest) -> Run:
+        """Run code, waking the session where it sleeps. The run goes on if the caller goes away."""
+        live = await self._awake(session_id)
+        return await asyncio.shield(live.submit(request))
+
+    async def interrupt(self, session_id: str) -> Session:
+        """Interrupt the run that is going on."""
+        live = await self._awake(session_id)
+        live.interrupt()
+        return await self._show(live.record)
+
+    async def restart(self, session_id: str) -> Session:
+        """Replace the kernel by a new one with an empty memory."""
+        live = await self._awake(session_id)
+        await live.restart()
+        return await self._show(live.record)
+
+    async def sleep(self, session_id: str) -> Session:
+        """Put the session to sleep now; raises SessionBusy during a run."""
+        live = await self._awake(session_id)
+        await live.sleep()
+        return await self._show(live.record)
+
+    async def wake(self, session_id: str) -> Session:
+        """Start the session's kernel where it sleeps."""
+        live = await self._awake(session_id)
+        await live.wake()
+        return await self._show(live.record)
+
+    async def run_result(self, session_id: str, run_id: str) -> Run:
+        """A finished run of the session's history, with its background output so far."""
+        live = self._live.get(session_id)
+        if live is None:
+            await self._record(session_id)
+        run = await self._runs.get(session_id, run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        background = live.background.text(run_id) if live else ""
+        return run.model_copy(update={"background": background}) if background else run
+
+    async def history(self, session_id: str) -> RunList:
+        """The session's latest finished runs, newest first."""
+        if session_id not in self._live:
+            await self._record(session_id)
+        runs = await self._runs.latest(session_id)
+        return RunList(runs=runs, count=len(runs))
+
+    # ---- inside
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ShuttingDown
+
+    def _adopt(self, record: SessionRecord) -> LiveSession:
+        live = self._live[record.id] = self._make_live(record, self._culler.reconsider)
+        return live
+
+    async def _awake(self, session_id: str) -> LiveSession:
+        """The session, in memory. What the caller does with it at once, nothing comes between."""
+        self._check_open()
+        live = self._live.get(session_id)
+        if live is None:
+            record = await self._record(session_id)
+            live = self._live.get(session_id) or self._adopt(record)
+            self._culler.reconsider(live)
+        if live.is_deleted:
+            raise SessionNotFound(session_id)
+        return live
+
+    async def _record(self, session_id: str) -> SessionRecord:
+        record = await self._sessions.get(session_id)
+        if record is None:
+            raise SessionNotFound(session_id)
+        return record
+
+    def _state(self, record: SessionRecord) -> str:
+        live = self._live.get(record.id)
+        return live.state if live else ("sleeping" if record.persistent else "idle")
+
+    async def _show(self, record: SessionRecord) -> Session:
+        live = self._live.get(record.id)
+        own = record.sleep_after
+        count, size = await asyncio.to_thread(self._workspaces.usage, record.id)
+        return Session(
+            **{name: getattr(record, name) for name in _SHOWN},
+            state=self._state(record),
+            state_detail=live.failure if live else None,
+            sleep_after=self._policy.sleep_after if own is None else own,
+            file_count=count,
+            total_size_bytes=size,
+            allowInternetAccess=record.allow_internet_access,
+            allowPublicAccess=record.allow_public_access,
+        )
+
+
+_SHOWN = (
+    "id",
+    "language",
+    "persistent",
+    "created_at",
+    "last_run_at",
+    "default_timeout",
+    "on_timeout",
+    "env",
+    "metadata",
+    "data",
+    "run_count",
+)
+
+
+def _matches(record: SessionRecord, state: str, wanted: SessionFilter) -> bool:
+    return wanted.state in (None, state) and all(
+        str(record.metadata.get(key)) == value for key, value in wanted.metadata.items()
+    )
+

@@ -1,0 +1,86 @@
+"""The database and the one way to talk to it: a function that gets a transaction, in a thread.
+
+SQLite has one writer, so it gets one thread: transactions run in the order they were asked for and
+never meet. WAL with synchronous=NORMAL: what was committed survives a killed service; a machine that
+loses power may lose the last moments before it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, Connection, Engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlmodel import Session as Transaction
+from sqlmodel import create_engine, text
+
+T = TypeVar("T")
+
+_BUSY_SECONDS = 10
+
+
+class Database:
+    """A database at `url`, opened by `open` and freed by `close`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._engine = _engine(self._url)
+        threads = 1 if self._url.get_backend_name() == "sqlite" else 4
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="database")
+
+    async def open(self) -> None:
+        """Bring the schema to the newest version, making the database where there is none."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._migrate)
+
+    async def run(self, transaction: Callable[[Transaction], T]) -> T:
+        """Run `transaction` in a thread and commit; what it raises rolls back and is raised here."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._transact, transaction
+        )
+
+    async def ping(self) -> None:
+        """Raise unless the database answers."""
+        await self.run(lambda transaction: transaction.connection().execute(text("SELECT 1")).all())
+
+    async def close(self) -> None:
+        """Finish what was asked for and close every connection."""
+        await asyncio.to_thread(self._executor.shutdown)
+        self._engine.dispose()
+
+    def _transact(self, transaction: Callable[[Transaction], T]) -> T:
+        with Transaction(self._engine, expire_on_commit=False) as session, session.begin():
+            return transaction(session)
+
+    def _migrate(self) -> None:
+        with self._engine.begin() as connection:
+            upgrade(connection)
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the migrations that this database has not seen."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if url.database:
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

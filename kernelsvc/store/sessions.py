@@ -1,0 +1,130 @@
+"""Queries on sessions."""
+
+from typing import Any
+
+from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session as Transaction
+from sqlmodel import col
+
+from kernelsvc.errors import FieldProblem, InvalidRequest, SessionExists
+from kernelsvc.models.fields import OnTimeout
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.store.database import Database
+from kernelsvc.store.tables import RunRow, SessionRow
+
+_PAGE = 500
+
+
+class SessionStore:
+    """Sessions that last."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, record: SessionRecord) -> None:
+        """Store a new session; raises SessionExists where the id is taken."""
+        try:
+            await self._database.run(lambda transaction: transaction.add(_row(record)))
+        except IntegrityError as error:
+            raise SessionExists(record.id) from error
+
+    async def get(self, session_id: str) -> SessionRecord | None:
+        """The session, or None."""
+
+        def query(transaction: Transaction) -> SessionRecord | None:
+            row = transaction.get(SessionRow, session_id)
+            return _record(row) if row else None
+
+        return await self._database.run(query)
+
+    async def ids(self) -> list[str]:
+        """Every session's id, oldest first."""
+
+        def query(transaction: Transaction) -> list[str]:
+            order = (col(SessionRow.created_at), col(SessionRow.id))
+            return list(transaction.scalars(select(col(SessionRow.id)).order_by(*order)))
+
+        return await self._database.run(query)
+
+    async def page(self, after: str | None, language: str | None) -> list[SessionRecord]:
+        """Up to 500 sessions behind `after` (an id; None for the first), oldest first.
+
+        Raises InvalidRequest where `after` is no session (any more).
+        """
+
+        def query(transaction: Transaction) -> list[SessionRecord]:
+            order = (col(SessionRow.created_at), col(SessionRow.id))
+            wanted = select(SessionRow).order_by(*order).limit(_PAGE)
+            if language is not None:
+                wanted = wanted.where(col(SessionRow.language) == language)
+            if after is not None:
+                last = transaction.get(SessionRow, after)
+                if last is None:
+                    raise InvalidRequest([FieldProblem("cursor", f"there is no session {after!r}")])
+                wanted = wanted.where(tuple_(*order) > tuple_(last.created_at, last.id))
+            return [_record(row) for row in transaction.scalars(wanted)]
+
+        return await self._database.run(query)
+
+    async def change(self, session_id: str, changes: dict[str, Any]) -> bool:
+        """Set fields of a record by name; False where there is no such session."""
+        values = {_COLUMNS.get(name, name): value for name, value in changes.items()}
+
+        def query(transaction: Transaction) -> bool:
+            statement = update(SessionRow).where(col(SessionRow.id) == session_id).values(values)
+            return bool(transaction.connection().execute(statement).rowcount)
+
+        return await self._database.run(query)
+
+    async def delete(self, session_id: str) -> bool:
+        """Forget a session and its runs; False where there is none."""
+
+        def query(transaction: Transaction) -> bool:
+            connection = transaction.connection()
+            connection.execute(delete(RunRow).where(col(RunRow.session_id) == session_id))
+            gone = connection.execute(delete(SessionRow).where(col(SessionRow.id) == session_id))
+            return bool(gone.rowcount)
+
+        return await self._database.run(query)
+
+
+_COLUMNS = {"metadata": "labels"}
+
+
+def _row(record: SessionRecord) -> SessionRow:
+    return SessionRow(
+        id=record.id,
+        language=record.language,
+        persistent=record.persistent,
+        created_at=record.created_at,
+        last_run_at=record.last_run_at,
+        default_timeout=record.default_timeout,
+        sleep_after=record.sleep_after,
+        on_timeout=record.on_timeout,
+        env=record.env,
+        data=record.data,
+        labels=record.metadata,
+        allow_internet_access=record.allow_internet_access,
+        allow_public_access=record.allow_public_access,
+        run_count=record.run_count,
+    )
+
+
+def _record(row: SessionRow) -> SessionRecord:
+    return SessionRecord(
+        id=row.id,
+        language=row.language,
+        persistent=row.persistent,
+        created_at=row.created_at,
+        last_run_at=row.last_run_at,
+        default_timeout=row.default_timeout,
+        sleep_after=row.sleep_after,
+        on_timeout=OnTimeout(row.on_timeout),
+        env=row.env,
+        data=row.data,
+        metadata=row.labels,
+        allow_internet_access=row.allow_internet_access,
+        allow_public_access=row.allow_public_access,
+        run_count=row.run_count,
+    )

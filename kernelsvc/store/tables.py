@@ -1,0 +1,61 @@
+"""The tables. Rows are the store's own; everyone else gets the models' records."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite, which keeps no zone, included."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class SessionRow(SQLModel, table=True):
+    """One session. An infinite `sleep_after` is "never"."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_created_at_id", "created_at", "id"),)
+
+    id: str = Field(primary_key=True, max_length=128)
+    language: str
+    persistent: bool
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    last_run_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    default_timeout: float | None = None
+    sleep_after: float | None = None
+    on_timeout: str
+    env: dict[str, str] = Field(sa_type=JSON)
+    data: dict[str, Any] = Field(sa_type=JSON)
+    # `metadata` is SQLAlchemy's own name on a mapped class.
+    labels: dict[str, Any] = Field(sa_column=Column("metadata", JSON, nullable=False))
+    allow_internet_access: bool
+    allow_public_access: bool
+    run_count: int = 0
+
+
+class RunRow(SQLModel, table=True):
+    """One finished run; `number` counts the session's runs from 1."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_session_id_number", "session_id", "number", unique=True),)
+
+    id: str = Field(primary_key=True, max_length=64)
+    session_id: str = Field(
+        sa_column=Column(String(128), ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False)
+    )
+    number: int
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    code: str
+    result: dict[str, Any] = Field(sa_type=JSON)
