@@ -129,9 +129,13 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         loop.add_signal_handler(signum, stop.set)
     async with serving(settings) as server:
         if settings.host not in _LOOPBACK:
-            log.warning("serving_beyond_loopback", host=settings.host, advice="code that clients "
-                        "send runs with this user's rights: let nobody reach it whom you would not "
-                        "give a shell")
+            log.warning(
+                "serving_beyond_loopback",
+                host=settings.host,
+                advice="code that clients "
+                "send runs with this user's rights: let nobody reach it whom you would not "
+                "give a shell",
+            )
         log.info("service_started", url=server.url, data_dir=str(settings.data_dir))
         announce(server.url)
         await stop.wait()

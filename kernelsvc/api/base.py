@@ -124,7 +124,11 @@ class ApiHandler(RequestHandler):
         try:
             return json.loads(b"".join(self._chunks))
         except (ValueError, RecursionError) as error:
-            reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+            reason = (
+                "is nested too deeply"
+                if isinstance(error, RecursionError)
+                else f"is not JSON: {error}"
+            )
             raise InvalidRequest([FieldProblem("body", reason)]) from None
 
     def answer(self, model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> None:
@@ -144,7 +148,8 @@ class ApiHandler(RequestHandler):
         else:
             status = HTTPStatus(status_code)
             code, message = _HTTP_CODES.get(
-                status, ("internal_error", "something went wrong in the service; it has been logged")
+                status,
+                ("internal_error", "something went wrong in the service; it has been logged"),
             )
         if status in _RETRY_SECONDS:
             self.set_header("Retry-After", str(_RETRY_SECONDS[status]))

@@ -42,12 +42,18 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="port; 0 picks a free one (default 8787)")
     parser.add_argument("--data-dir", type=Path, help="where everything that lasts is kept")
     parser.add_argument("--database-url", help="default: an SQLite file in the data directory")
-    parser.add_argument("--default-timeout", metavar="SECONDS", help="for runs that say nothing (30)")
-    parser.add_argument("--max-timeout", metavar="SECONDS", help="the most a run may ask for (3600)")
+    parser.add_argument(
+        "--default-timeout", metavar="SECONDS", help="for runs that say nothing (30)"
+    )
+    parser.add_argument(
+        "--max-timeout", metavar="SECONDS", help="the most a run may ask for (3600)"
+    )
     parser.add_argument(
         "--sleep-after", metavar="DURATION", help='idle sessions sleep after this ("5m"; "never")'
     )
-    parser.add_argument("--drain-timeout", metavar="SECONDS", help="for runs to finish at a stop (30)")
+    parser.add_argument(
+        "--drain-timeout", metavar="SECONDS", help="for runs to finish at a stop (30)"
+    )
     parser.add_argument("--log-format", choices=("auto", "human", "json"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     parser.set_defaults(command=serve)

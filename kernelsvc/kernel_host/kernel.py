@@ -149,7 +149,11 @@ class Kernel(IPythonKernel):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.output.capture is not None:
             self.output.capture.settle()
-        if reply["status"] == "error" and self._exit_code == 0 and reply.get("ename") != "SystemExit":
+        if (
+            reply["status"] == "error"
+            and self._exit_code == 0
+            and reply.get("ename") != "SystemExit"
+        ):
             self._exit_code = 1
         return reply
 
@@ -226,5 +230,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-

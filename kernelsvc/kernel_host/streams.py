@@ -93,6 +93,7 @@ class Output:
 
     def write(self, name: str, text: str, label: Label | None = None) -> None:
         """Take `text` for stream `name`; waits while the reader is far behind."""
+        __tracebackhide__ = True
         if not text:
             return
         label = self.label if label is None else label
@@ -114,6 +115,7 @@ class Output:
 
     def flush(self) -> None:
         """Return when everything written so far has been handed to the socket."""
+        __tracebackhide__ = True
         with self._lock:
             if not self._pieces:
                 return
@@ -152,6 +154,7 @@ class Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text for this stream; raises TypeError for anything but str."""
+        __tracebackhide__ = True
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if self._output.forked:
@@ -166,6 +169,7 @@ class Stream(io.TextIOBase):
 
     def flush(self) -> None:
         """Hand everything written so far to the socket."""
+        __tracebackhide__ = True
         if not self._output.forked:
             self._output.flush()
 
@@ -214,6 +218,7 @@ class _Pipe:
 
     def pending(self) -> int:
         """Bytes waiting to be read."""
+        __tracebackhide__ = True
         (count,) = struct.unpack("i", fcntl.ioctl(self.reader, termios.FIONREAD, b"\0\0\0\0"))
         return int(count)
 
@@ -254,7 +259,8 @@ class Capture:
 
     def settle(self) -> None:
         """Pass on everything that has been written to the current descriptors."""
-        if any(pipe.pending() for pipe in self._current):
+        __tracebackhide__ = True
+        if sum([pipe.pending() for pipe in self._current]):
             with self._lock:
                 for pipe in self._current:
                     while pipe.pending():

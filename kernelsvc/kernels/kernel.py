@@ -45,7 +45,6 @@ class Execution:
         self.request_id = request_id
         self.started = asyncio.Event()
         self.done = asyncio.Event()
-        self.began = False
         self.reply: Replied | None = None
         self.complete = False
         self._sink = sink
@@ -58,7 +57,6 @@ class Execution:
         self._heard_at = time.monotonic()
         match event:
             case Started():
-                self.began = True
                 self.started.set()
             case Idle():
                 self._idle = True

@@ -59,11 +59,9 @@ class Ending:
     """How a run ended.
 
     `reply` is None where the kernel gave none; `returncode` is that of a kernel that ended, None
-    where it lives. `began` is False where the kernel ended before it saw the code, `complete` where
-    some of the output may be missing.
+    where it lives. `complete` is False where some of the output may be missing.
     """
 
-    began: bool
     timed_out: bool
     stopped: Stop | None
     reply: Replied | None
@@ -97,7 +95,6 @@ async def run_to_end(
         await end(kernel, Grace(0, 0))
     ended = kernel.ended.is_set()
     return Ending(
-        began=execution.began or not ended,
         timed_out=timed_out,
         stopped=None if timed_out else stop.wanted,
         reply=execution.reply,

@@ -47,12 +47,18 @@ class RuntimeDirectory:
         found = os.lstat(self._base)
         if found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise PermissionError(f"{self._base} must belong to this user alone (mode 700)")
-        for entry in os.scandir(self._base):
-            if (lock := _lock(Path(entry.path, _LOCK))) is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
-        self.path.mkdir(mode=0o700)
-        self._lock = _lock(self.path / _LOCK)
+        # Between making a directory and locking it, it looks abandoned: one service at a time.
+        opening = os.open(self._base / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(opening, fcntl.LOCK_EX)
+            for entry in os.scandir(self._base):
+                if entry.is_dir() and (lock := _lock(Path(entry.path, _LOCK))) is not None:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                    os.close(lock)
+            self.path.mkdir(mode=0o700)
+            self._lock = _lock(self.path / _LOCK)
+        finally:
+            os.close(opening)
         if len(str(self.path)) + len("/host-99999/99999-ipc-5") > _LONGEST_IPC_PATH:
             self.close()
             raise OSError(f"runtime_dir {self._base} is too long a path for sockets")

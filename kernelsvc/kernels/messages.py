@@ -60,7 +60,9 @@ def event(message: Message) -> Event | None:
 def _event(kind: str, content: Message) -> Event | None:
     match kind:
         case "stream":
-            return Text("stderr" if content["name"] == "stderr" else "stdout", clean(content["text"]))
+            return Text(
+                "stderr" if content["name"] == "stderr" else "stdout", clean(content["text"])
+            )
         case "execute_input":
             return Started()
         case "status" if content["execution_state"] == "idle":
@@ -77,9 +79,7 @@ def _event(kind: str, content: Message) -> Event | None:
                 _bundle(content["data"]), _object(content["metadata"]), _display_id(content)
             )
         case "update_display_data" if display_id := _display_id(content):
-            return UpdateDisplay(
-                _bundle(content["data"]), _object(content["metadata"]), display_id
-            )
+            return UpdateDisplay(_bundle(content["data"]), _object(content["metadata"]), display_id)
         case "clear_output":
             return ClearOutput(bool(content["wait"]))
         case "error":

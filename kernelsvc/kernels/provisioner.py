@@ -59,7 +59,5 @@ class HostProvisioner(KernelProvisionerBase):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Have the host fork the kernel; returns the connection info."""
         host: KernelHost = kwargs["host"]
-        self.kernel = host.start_kernel(
-            self.parent.connection_file, kwargs["cwd"], kwargs["env"]
-        )
+        self.kernel = host.start_kernel(self.parent.connection_file, kwargs["cwd"], kwargs["env"])
         return self.parent.get_connection_info()

@@ -115,7 +115,9 @@ class OutputCollector:
             self._trim()
 
     @staticmethod
-    def _write_to(items: "list[_Stream | _Rich] | deque[_Stream | _Rich]", name: str, text: str) -> int:
+    def _write_to(
+        items: "list[_Stream | _Rich] | deque[_Stream | _Rich]", name: str, text: str
+    ) -> int:
         last = items[-1] if items else None
         if not isinstance(last, _Stream) or last.name != name:
             last = _Stream(name)
@@ -143,7 +145,9 @@ class OutputCollector:
         for item in self._displays.get(event.display_id, []):
             shown = item.event
             assert not isinstance(shown, Raised)
-            item.event = type(shown)(**{**_fields(shown), "data": event.data, "metadata": event.metadata})
+            item.event = type(shown)(
+                **{**_fields(shown), "data": event.data, "metadata": event.metadata}
+            )
             before, item.size = item.size, _size(item.event)
             if item.place == "tail":
                 self._tail_size += item.size - before
@@ -203,7 +207,9 @@ def _fields(event: Display | Result) -> dict[str, Any]:
 
 def _output(item: "_Stream | _Rich") -> Output:
     if isinstance(item, _Stream):
-        return StreamOutput(name="stdout" if item.name == "stdout" else "stderr", text=item.shown.text())
+        return StreamOutput(
+            name="stdout" if item.name == "stdout" else "stderr", text=item.shown.text()
+        )
     match item.event:
         case Display(data=data, metadata=metadata):
             return DisplayOutput(data=data, metadata=metadata)

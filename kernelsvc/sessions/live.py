@@ -252,7 +252,9 @@ class LiveSession:
                 except KernelStartFailed as error:
                     await self._free_seat()
                     log.warning(
-                        "kernel_start_failed", session_id=self.record.id, attempt=attempt,
+                        "kernel_start_failed",
+                        session_id=self.record.id,
+                        attempt=attempt,
                         reason=str(error),
                     )
                     if attempt == _START_ATTEMPTS or self._closed:
@@ -353,8 +355,13 @@ class LiveSession:
             await self._drop_kernel(Grace(0, 0))
             await self._clear()
         log.info(
-            "run_finished", session_id=self.record.id, run_id=run_id, status=run.status,
-            exit_code=run.exit_code, duration=run.duration, memory=run.memory,
+            "run_finished",
+            session_id=self.record.id,
+            run_id=run_id,
+            status=run.status,
+            exit_code=run.exit_code,
+            duration=run.duration,
+            memory=run.memory,
         )
         return run
 
@@ -363,25 +370,19 @@ class LiveSession:
     ) -> Ending:
         own = self.record.default_timeout
         default = self._policy.default_timeout if own is None else own
-        while True:
-            kernel = await self._ensure_kernel()
-            started_at = clock.boottime()
-            environment = self._environment(request)
-            execution = kernel.execute(request.code, environment, request.stdin, sink)
-            self.background.follow(execution.request_id, run_id)
-            ending = await run_to_end(
-                kernel,
-                execution,
-                timeout=default if request.timeout is None else request.timeout,
-                on_timeout=request.on_timeout or self.record.on_timeout,
-                started_at=started_at,
-                stop=stop,
-                grace=self._policy.grace,
-            )
-            if ending.began or ending.stopped is not None or ending.timed_out:
-                return ending
-            # The kernel had died before it saw the code; the code can still run, on a new one.
-            self._note_death(kernel)
+        kernel = await self._ensure_kernel()
+        started_at = clock.boottime()
+        execution = kernel.execute(request.code, self._environment(request), request.stdin, sink)
+        self.background.follow(execution.request_id, run_id)
+        return await run_to_end(
+            kernel,
+            execution,
+            timeout=default if request.timeout is None else request.timeout,
+            on_timeout=request.on_timeout or self.record.on_timeout,
+            started_at=started_at,
+            stop=stop,
+            grace=self._policy.grace,
+        )
 
     def _note_death(self, kernel: Kernel) -> None:
         how = result.how_it_ended(kernel.process.exited.result())
@@ -447,7 +448,9 @@ class LiveSession:
             return found.problem
         patched, self._data_patched = self._data_patched, False
         self.record = replace(self.record, data=found.data)
-        return "the code's .session_data.json replaced the data patched meanwhile" if patched else None
+        return (
+            "the code's .session_data.json replaced the data patched meanwhile" if patched else None
+        )
 
 
 def _result(

@@ -298,4 +298,3 @@ def _matches(record: SessionRecord, state: str, wanted: SessionFilter) -> bool:
     return wanted.state in (None, state) and all(
         str(record.metadata.get(key)) == value for key, value in wanted.metadata.items()
     )
-

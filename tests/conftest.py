@@ -1,0 +1,76 @@
+"""Fixtures that every test may use: a real service in this process, and a client for it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from tornado.ioloop import IOLoop
+
+from kernelsvc.app import Server, serving
+from kernelsvc.settings import Settings, load_settings
+from tests.support.api import Api
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+    """Settings for a service of this test's own; sockets need a shorter path than pytest's."""
+    runtime = Path(tempfile.mkdtemp(prefix="ks"))
+
+    def make(**changes: Any) -> Settings:
+        defaults = {
+            "port": 0,
+            "data_dir": tmp_path / "data",
+            "runtime_dir": runtime,
+            "interrupt_grace": 1.0,
+            "terminate_grace": 1.0,
+            "drain_timeout": 5.0,
+        }
+        return load_settings(**{**defaults, **changes})
+
+    yield make
+    assert list(runtime.glob("*/")) == [], "the service left runtime directories behind"
+    shutil.rmtree(runtime)
+
+
+@pytest.fixture
+def serve(
+    io_loop: IOLoop, make_settings: Callable[..., Settings]
+) -> Iterator[Callable[..., Server]]:
+    """Start services with changed settings; they stop when the test ends, and leave nothing."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    stack = AsyncExitStack()
+
+    def start(**changes: Any) -> Server:
+        server: Server = io_loop.run_sync(
+            lambda: stack.enter_async_context(serving(make_settings(**changes)))
+        )
+        return server
+
+    yield start
+    io_loop.run_sync(stack.aclose)
+    left = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in before and child.is_running()
+    ]
+    assert left == [], "the service left processes behind"
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    """A service with the tests' default settings."""
+    return serve()
+
+
+@pytest.fixture
+def api(io_loop: IOLoop, server: Server) -> Iterator[Api]:
+    """A client of `server`."""
+    client = httpx.AsyncClient(base_url=server.url, timeout=90)
+    yield Api(client)
+    io_loop.run_sync(client.aclose)
