@@ -21,8 +21,7 @@ from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
 from kernelsvc.models.fields import Bounds
-from kernelsvc.models.session import SessionRecord
-from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.live import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
@@ -80,20 +79,9 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         runs = RunStore(database, settings.keep_runs)
         policy = _policy(settings, settings.base_url or url)
 
-        def make_live(record: SessionRecord, on_idle: Callable[[LiveSession], None]) -> LiveSession:
-            return LiveSession(
-                record,
-                policy=policy,
-                launcher=launcher,
-                workspaces=workspaces,
-                sessions=sessions,
-                runs=runs,
-                on_idle=on_idle,
-            )
+        parts = SessionParts(policy, launcher, workspaces, sessions, runs)
 
-        service = SessionService(
-            policy=policy, sessions=sessions, runs=runs, workspaces=workspaces, make_live=make_live
-        )
+        service = SessionService(parts)
         await service.open()
         stack.push_async_callback(service.close)
 

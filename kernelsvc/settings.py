@@ -1,7 +1,7 @@
 """The configuration: defaults, then a TOML file, then `KERNELSVC_*` variables, then flags.
 
-Read by `app` and `cli` only; everything else is given values. Times are in seconds, or durations such
-as "5m"; sizes in bytes.
+Read by `app` and `cli` only; everything else is given values. Times are in seconds, or durations
+such as "5m"; sizes in bytes.
 """
 
 import math
@@ -98,8 +98,8 @@ class Settings(BaseSettings):
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """The settings from all sources; flags that are None are not given.
 
-    The file is `config`, else that of `KERNELSVC_CONFIG`, else `config/kernelsvc.toml` where there is
-    one. Raises FileNotFoundError for a file that was named and is not there, and pydantic's
+    The file is `config`, else that of `KERNELSVC_CONFIG`, else `config/kernelsvc.toml` where there
+    is one. Raises FileNotFoundError for a file that was named and is not there, and pydantic's
     ValidationError, which names the setting.
     """
     named = config or (Path(path) if (path := os.environ.get("KERNELSVC_CONFIG")) else None)

@@ -1,4 +1,4 @@
-"""What every handler does: read the body into a model, answer a model, turn errors into problems."""
+"""What every handler does: body to model, model to answer, error to problem."""
 
 import json
 import secrets

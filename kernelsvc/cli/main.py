@@ -21,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kernelsvc",
         description="Run code in sessions that keep a live Jupyter kernel.",
-        epilog="Every setting can also be given in a file (--config, see config/kernelsvc.toml) or as "
-        "KERNELSVC_<NAME> in the environment. `kernelsvc COMMAND --help` explains a command.",
+        epilog="Every setting can also be given in a file (--config, see config/kernelsvc.toml) or "
+        "as KERNELSVC_<NAME> in the environment. `kernelsvc COMMAND --help` explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"kernelsvc {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -84,7 +84,7 @@ class DataFile:
             raise ValueError(f"it is larger than {self._max_bytes} bytes")
         data = json.loads(content, parse_constant=_refuse)
         if not isinstance(data, dict):
-            raise ValueError("it does not hold a JSON object")
+            raise ValueError("it does not hold a JSON object")  # noqa: TRY004
         return data
 
 

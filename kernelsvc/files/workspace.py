@@ -46,6 +46,11 @@ class Workspaces:
             return
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def renew(self, session_id: str) -> None:
+        """Replace the workspace by an empty one."""
+        self.remove(session_id)
+        self.create(session_id)
+
     def usage(self, session_id: str) -> tuple[int, int]:
         """How many files the session keeps, and their bytes; links are not followed."""
         count = size = 0

@@ -48,7 +48,7 @@ class IOThread(IOPubThread):
         self._context.term()
 
     def is_current(self) -> bool:
-        """Whether the caller runs in this thread, or the thread has ended and anyone may publish."""
+        """Whether the caller runs in this thread, or it has ended and anyone may publish."""
         return threading.current_thread() is self.thread or not self.thread.is_alive()
 
     def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
@@ -59,7 +59,7 @@ class IOThread(IOPubThread):
 class KernelApp(IPKernelApp):
     """ipykernel's application, with our kernel, our streams and no parent poller."""
 
-    kernel_class = Kernel  # type: ignore[assignment]
+    kernel_class = Kernel
 
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
@@ -98,7 +98,7 @@ class KernelApp(IPKernelApp):
         """The kernel, and from here on threads that print for the run that started them."""
         super().init_kernel()
         follow_threads(self.kernel)
-        os._exit = self._leave  # type: ignore[assignment]
+        os._exit = self._leave
 
     def _leave(self, status: int) -> NoReturn:
         """os._exit(): ends this very process, but not before its output has been said."""

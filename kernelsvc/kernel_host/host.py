@@ -132,7 +132,7 @@ class Host:
                 os.close(ready)
 
             code = self._run_kernel(command.connection_file, announce)
-        except BaseException:
+        except Exception:  # noqa: BLE001  # what the child would have died of
             traceback.print_exc()
         finally:
             os._exit(code & 0xFF)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.zmqshell import ZMQExitAutocall, ZMQInteractiveShell
+from IPython.core.autocall import ZMQExitAutocall
+from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
 from traitlets import default
@@ -76,7 +77,7 @@ class Kernel(IPythonKernel):
 
     shell_class = Shell
     output: Output
-    _execute_sleep = 0  # type: ignore[assignment]  # the stock pause is for clients that lose output
+    _execute_sleep = 0  # the stock pause is for clients that lose output
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -6,7 +6,6 @@ label of whoever starts it, and a pool's worker, for the length of a call, that 
 """
 
 import concurrent.futures
-import functools
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -27,7 +26,6 @@ def follow_threads(labeller: Labeller) -> None:
     start = threading.Thread.start
     submit = concurrent.futures.ThreadPoolExecutor.submit
 
-    @functools.wraps(start)
     def labelled_start(thread: threading.Thread) -> None:
         label = labeller.label()
         run = thread.run
@@ -40,7 +38,6 @@ def follow_threads(labeller: Labeller) -> None:
         thread.run = labelled_run  # type: ignore[method-assign]
         start(thread)
 
-    @functools.wraps(submit)
     def labelled_submit(
         pool: concurrent.futures.ThreadPoolExecutor,
         call: Callable[..., Any],
@@ -59,5 +56,5 @@ def follow_threads(labeller: Labeller) -> None:
 
         return submit(pool, labelled_call)
 
-    threading.Thread.start = labelled_start  # type: ignore[method-assign]
-    concurrent.futures.ThreadPoolExecutor.submit = labelled_submit  # type: ignore[method-assign,assignment]
+    threading.Thread.start = labelled_start  # type: ignore[method-assign, assignment]
+    concurrent.futures.ThreadPoolExecutor.submit = labelled_submit  # type: ignore[method-assign, assignment]

@@ -7,12 +7,13 @@ more than `HIGH_WATER` characters ahead of it waits, so a flood of prints is slo
 client takes and never piles up.
 
 Output that does not pass through Python (`os.write(1, ...)`, a child process) is caught by pipes in
-place of file descriptors 1 and 2. Each run gets pipes of its own: a child process keeps those of the
-run that started it, so what it prints later is labelled rightly for as long as it lives. `settle`
-reads them empty at the end of a run, so nothing a finished child wrote is missing from the answer.
+place of file descriptors 1 and 2. Each run gets pipes of its own: a child process keeps those of
+the run that started it, so what it prints later is labelled rightly for as long as it lives.
+`settle` reads them empty: before Python's own text goes out, to keep the order, and at the end of a
+run, so that nothing a finished child wrote is missing from the answer.
 
-In a process forked from the kernel (multiprocessing) there is no IO thread: text is written straight
-to the descriptor, that is into the pipe of the run that forked it.
+In a process forked from the kernel (multiprocessing) there is no IO thread: text is written
+straight to the descriptor, that is into the pipe of the run that forked it.
 """
 
 import codecs
@@ -144,8 +145,8 @@ class Output:
 class Stream(io.TextIOBase):
     """One of the two text streams; what a program expects of sys.stdout, on top of `Output`."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
-    errors = "backslashreplace"  # type: ignore[assignment]
+    encoding = "utf-8"
+    errors = "backslashreplace"
 
     def __init__(self, name: str, fd: int, output: Output) -> None:
         self.name = name

@@ -13,6 +13,8 @@ behind the last byte, so `ended` comes after every message has been read.
 """
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -122,11 +124,9 @@ class Kernel:
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
         self._client.start_channels(stdin=False, hb=False)
-        iopub = self._client.iopub_channel.socket
-        assert iopub is not None
-        monitor = iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        monitor = self._iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._tasks = [
-            asyncio.create_task(self._read_iopub(iopub)),
+            asyncio.create_task(self._read_iopub()),
             asyncio.create_task(self._read_shell()),
             asyncio.create_task(self._watch(monitor)),
         ]
@@ -136,6 +136,12 @@ class Kernel:
             await self._either(self._heard, _NUDGE_SECONDS)
             if self.ended.is_set():
                 raise KernelStartFailed(f"it ended with {self.process.exited.result()} at once")
+
+    @property
+    def _iopub(self) -> zmq.asyncio.Socket:
+        socket = self._client.iopub_channel.socket
+        assert isinstance(socket, zmq.asyncio.Socket)
+        return socket
 
     async def _either(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for the event, the kernel's end or the time to pass."""
@@ -161,17 +167,25 @@ class Kernel:
             self._client.shell_channel.send(message)
         return execution
 
-    async def ask_to_leave(self) -> None:
+    def ask_to_leave(self) -> None:
         """Send a shutdown request: the kernel runs its exit handlers and ends."""
         message = self._client.session.msg("shutdown_request", {"restart": False})
         self._client.control_channel.send(message)
 
-    async def _read_iopub(self, socket: zmq.asyncio.Socket) -> None:
+    async def _read_iopub(self) -> None:
         while True:
-            for _ in range(_BATCH):
-                self._hear(await socket.recv_multipart())
-            # A read that finds something does not yield; a flood would starve everybody else.
+            await self._iopub.poll()
+            self._take_iopub(_BATCH)
+            # Polling does not yield while there is something to read; a flood would starve others.
             await asyncio.sleep(0)
+
+    def _take_iopub(self, most: float) -> None:
+        """Take the messages that are here, `most` of them."""
+        direct: zmq.Socket[bytes] = zmq.Socket.shadow(self._iopub)
+        with contextlib.suppress(zmq.Again):
+            while most > 0:
+                self._hear(direct.recv_multipart(zmq.NOBLOCK))
+                most -= 1
 
     def _hear(self, frames: list[Any]) -> None:
         self._heard.set()
@@ -213,9 +227,7 @@ class Kernel:
         try:
             await asyncio.shield(self.process.exited)
             await asyncio.wait([disconnected], timeout=_DISCONNECT_SECONDS)
-            iopub = self._client.iopub_channel.socket
-            while iopub is not None and await iopub.poll(0):
-                await asyncio.sleep(0)
+            self._take_iopub(math.inf)
         finally:
             disconnected.cancel()
             self.ended.set()
@@ -230,9 +242,7 @@ class Kernel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        iopub = self._client.iopub_channel.socket
-        if iopub is not None:
-            iopub.disable_monitor()
+        self._iopub.disable_monitor()
         self._client.stop_channels()
         await self._manager.cleanup_resources()
 
@@ -240,8 +250,8 @@ class Kernel:
 def _client(manager: AsyncKernelManager, context: zmq.asyncio.Context) -> AsyncKernelClient:
     """A client with a session id of its own.
 
-    The manager's would be the same ZeroMQ identity as the manager's own sockets, and of two with one
-    identity the kernel answers only the later.
+    The manager's would be the same ZeroMQ identity as the manager's own sockets, and of two with
+    one identity the kernel answers only the later.
     """
     session = Session(key=manager.session.key, signature_scheme=manager.session.signature_scheme)
     return manager.client(session=session, context=context)

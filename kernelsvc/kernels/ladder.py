@@ -7,7 +7,7 @@ handler of the code's can save and leave, and has `terminate` seconds for that; 
 the policy is to keep the kernel and the interrupt ended the run, only the children that the run
 started are killed.
 
-The same ladder ends a run that the caller restarts; an interrupt by the caller is its first rung only.
+The same ladder ends a run that the caller restarts; an interrupt by the caller is its first rung.
 """
 
 import asyncio

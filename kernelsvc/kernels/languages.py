@@ -28,6 +28,11 @@ def find_language(name: str) -> Language | None:
     return _BY_NAME.get(name.lower())
 
 
+def kernelspec_of(name: str) -> str:
+    """The kernelspec for a language's own name."""
+    return _BY_NAME[name].kernelspec
+
+
 def language_names() -> list[str]:
     """The names to offer to somebody who asked for an unknown one."""
     return [language.name for language in _LANGUAGES]

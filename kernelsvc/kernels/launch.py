@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -32,8 +33,8 @@ class RuntimeDirectory:
     """Where the sockets of this service's kernels are; short, private, gone with the service.
 
     Each service has a directory of its own below `base` and holds a lock in it. One whose lock is
-    free belonged to a service that ended without cleaning up: its kernels ended with it (their hosts
-    saw it hang up), and `open` removes what is left.
+    free belonged to a service that ended without cleaning up: its kernels ended with it (their
+    hosts saw it hang up), and `open` removes what is left.
     """
 
     def __init__(self, base: Path | None) -> None:
@@ -147,9 +148,8 @@ class Launcher:
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
-                await asyncio.wait(
-                    [process.ready, process.exited], return_when=asyncio.FIRST_COMPLETED
-                )
+                futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
+                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
                     raise KernelStartFailed(
                         seat.host.last_words or f"it ended with {process.exited.result()}"

@@ -1,13 +1,14 @@
 """Where jupyter_client's kernel manager and a kernel host meet: a kernel provisioner.
 
-Registered as `kernelsvc-host-provisioner` under the entry point `jupyter_client.kernel_provisioners`;
-our kernelspec names it. `start_kernel` is given the host: `start_kernel(host=..., cwd=..., env=...)`.
+Registered as `kernelsvc-host-provisioner` under `jupyter_client.kernel_provisioners`; our
+kernelspec names it. The host is given to the manager: `start_kernel(host=..., cwd=..., env=...)`.
 """
 
 import asyncio
 import signal
 from typing import Any
 
+from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from kernelsvc.kernels.host import HostedKernel, KernelHost
@@ -17,6 +18,11 @@ class HostProvisioner(KernelProvisionerBase):
     """A kernel that a kernel host forks, signals and cleans up behind."""
 
     kernel: HostedKernel | None = None
+
+    @property
+    def _manager(self) -> KernelManager:
+        assert isinstance(self.parent, KernelManager)
+        return self.parent
 
     @property
     def has_process(self) -> bool:
@@ -52,12 +58,12 @@ class HostProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Write the connection file; jupyter_client hands the result to `launch_kernel`."""
-        manager = self.parent
+        manager = self._manager
         manager.write_connection_file()
-        return {**kwargs, "cmd": manager.kernel_spec.argv}
+        return {**kwargs, "cmd": []}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Have the host fork the kernel; returns the connection info."""
         host: KernelHost = kwargs["host"]
-        self.kernel = host.start_kernel(self.parent.connection_file, kwargs["cwd"], kwargs["env"])
-        return self.parent.get_connection_info()
+        self.kernel = host.start_kernel(self._manager.connection_file, kwargs["cwd"], kwargs["env"])
+        return self._manager.get_connection_info()

@@ -156,7 +156,7 @@ class OutputCollector:
         self._trim()
 
     def _trim(self) -> None:
-        """Let the oldest of the tail go until it fits; slack keeps that from being done for each."""
+        """Let the oldest of the tail go; with some slack, so that not each event pays for it."""
         if self._tail_size <= self._tail_room + self._tail_room // 4:
             return
         self._trim_to(self._tail_room)

@@ -6,10 +6,10 @@ _CONTROL = re.compile(r"([\r\b])")
 
 
 class TerminalText:
-    """Text that grows; a progress bar that redraws its line stays one line.
+    r"""Text that grows; a progress bar that redraws its line stays one line.
 
     A carriage return moves to the start of the line, where what follows overwrites what is there; a
-    backspace moves one character back. `\\r\\n` is kept as it is, and so is everything before the
+    backspace moves one character back. `\r\n` is kept as it is, and so is everything before the
     current line.
     """
 

@@ -24,12 +24,12 @@ class _Awake(Protocol):
 
 
 def due_at(session: _Awake) -> float:
-    """When the session should sleep if nothing happens (time.monotonic()); infinity while it works."""
+    """When the session should sleep (time.monotonic()); infinity while it works."""
     return math.inf if session.is_busy else session.active_at + session.sleep_after
 
 
 class Culler:
-    """One task; sleeps until the earliest session is due, or `reconsider` says it may be earlier."""
+    """One task that sleeps until the earliest session is due; `reconsider` may wake it earlier."""
 
     def __init__(self, sessions: dict[str, LiveSession]) -> None:
         self._sessions = sessions

@@ -1,4 +1,4 @@
-"""A session that is awake: its kernel, its queue, its run.
+"""A session that is awake: its queue, its run, its kernel.
 
 Theory of operation. One *turn* at a time, in order of arrival (asyncio's Lock is fair): a run, a
 wake, a restart, a sleep. What takes a turn is a task of this object, not of the request that asked,
@@ -12,95 +12,105 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import structlog
 
 from kernelsvc import clock
-from kernelsvc.errors import (
-    KernelStartFailed,
-    QueueFull,
-    SessionBusy,
-    SessionNotFound,
-    ShuttingDown,
-)
-from kernelsvc.files.session_data import DataFile
+from kernelsvc.errors import QueueFull, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
-from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.ladder import Ending, Grace, Stop, StopSignal, end, run_to_end, wait_event
-from kernelsvc.kernels.languages import find_language
-from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
+from kernelsvc.kernels.languages import kernelspec_of
+from kernelsvc.kernels.launch import Launcher
 from kernelsvc.models.event import Event
-from kernelsvc.models.run import Run, RunError, RunRequest
+from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.sessions import result
 from kernelsvc.sessions.background import BackgroundOutput
+from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
 T = TypeVar("T")
 
-_START_ATTEMPTS = 3
+_ASLEEP = "the session was asleep"
+_NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class SessionParts:
+    """What every live session works with."""
+
+    policy: SessionPolicy
+    launcher: Launcher
+    workspaces: Workspaces
+    sessions: SessionStore
+    runs: RunStore
 
 
 class LiveSession:
     """An awake session. `on_idle` is called when a turn has ended and nothing waits for one."""
 
     def __init__(
-        self,
-        record: SessionRecord,
-        *,
-        policy: SessionPolicy,
-        launcher: Launcher,
-        workspaces: Workspaces,
-        sessions: SessionStore,
-        runs: RunStore,
-        on_idle: Callable[["LiveSession"], None],
+        self, record: SessionRecord, parts: SessionParts, on_idle: Callable[["LiveSession"], None]
     ) -> None:
-        self.record = record
         self.active_at = time.monotonic()
-        self.failure: str | None = None
-        self._policy = policy
-        self._launcher = launcher
-        self._workspaces = workspaces
-        self._sessions = sessions
-        self._runs = runs
+        self._record = record
+        self._policy = parts.policy
+        self._workspaces = parts.workspaces
+        self._sessions = parts.sessions
+        self._runs = parts.runs
         self._on_idle = on_idle
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._queued = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._seat: Seat | None = None
-        self._kernel: Kernel | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._current: StopSignal | None = None
-        self._starting = False
         self._closed = False
         self._deleted = False
-        self._data_file = DataFile(workspaces.path(record.id), policy.max_data_bytes)
-        self._data_patched = True
-        self._lost = "the session was asleep" if record.run_count else None
-        self.background = BackgroundOutput(runs, policy.background_bytes)
+        self._lost = _ASLEEP if record.run_count else None
+        workspace = parts.workspaces.path(record.id)
+        self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes)
+        self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
+        self._slot = KernelSlot(
+            record.id,
+            kernelspec=kernelspec_of(record.language),
+            workspace=workspace,
+            launcher=parts.launcher,
+            on_late=self._background.add,
+            on_death=self._kernel_died,
+        )
 
-    # ---- what it is doing
+    # ---- what it is, and what it is doing
+
+    @property
+    def record(self) -> SessionRecord:
+        """What lasts of it, as it is now."""
+        return replace(self._record, data=self._data.value)
 
     @property
     def state(self) -> SessionState:
         """What the session is doing just now."""
         if self._current is not None:
             return "running"
-        if self._starting:
+        if self._slot.is_starting:
             return "starting"
-        if self.failure is not None:
+        if self._slot.failure is not None:
             return "failed"
-        if self._kernel is not None or not self.record.persistent:
+        if self._slot.kernel is not None or not self._record.persistent:
             return "idle"
         return "sleeping"
+
+    @property
+    def state_detail(self) -> str | None:
+        """Why the session is in state `failed`."""
+        return self._slot.failure
 
     @property
     def is_busy(self) -> bool:
@@ -115,8 +125,12 @@ class LiveSession:
     @property
     def sleep_after(self) -> float:
         """Seconds of inactivity after which the session sleeps; infinity for never."""
-        own = self.record.sleep_after
+        own = self._record.sleep_after
         return self._policy.sleep_after if own is None else own
+
+    def background(self, run_id: str) -> str:
+        """What a run's threads and tasks have printed since it ended."""
+        return self._background.text(run_id)
 
     # ---- turns
 
@@ -135,7 +149,7 @@ class LiveSession:
             self._waiting -= 1
         try:
             if self._deleted:
-                raise SessionNotFound(self.record.id)
+                raise SessionNotFound(self._record.id)
             if self._closed:
                 raise ShuttingDown
             return await work()
@@ -152,12 +166,12 @@ class LiveSession:
         return task
 
     async def _wake(self) -> None:
-        if self.record.persistent:
-            await self._ensure_kernel()
+        if self._record.persistent:
+            await self._slot.ensure()
 
     async def wake(self) -> None:
         """Return when the session has a kernel; raises KernelStartFailed."""
-        if self._kernel is None:
+        if self._slot.kernel is None:
             await asyncio.shield(self.begin_wake())
 
     def interrupt(self) -> None:
@@ -169,38 +183,40 @@ class LiveSession:
         """Replace the kernel; a run that is going on ends with 130, runs behind it wait."""
         if self._current is not None:
             self._current.want(Stop.RESTART)
-            await asyncio.shield(self._spawn(self._take_turn(self._wake)))
+            await asyncio.shield(self.begin_wake())
         else:
             await asyncio.shield(self._spawn(self._take_turn(self._restart)))
 
     async def _restart(self) -> None:
-        await self._drop_kernel(self._policy.grace)
+        await self._slot.drop(self._policy.grace)
         self._lost = "the kernel was restarted"
-        await self._ensure_kernel()
+        await self._wake()
 
     async def sleep(self) -> None:
         """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
         if self._queued:
-            raise SessionBusy(self.record.id)
+            raise SessionBusy(self._record.id)
         await asyncio.shield(self._spawn(self._take_turn(self._fall_asleep)))
 
     async def _fall_asleep(self) -> None:
         if self._queued:
-            raise SessionBusy(self.record.id)
-        if self._kernel is not None:
-            await self._leave_politely(self._kernel)
-            await self._take_over_data()
-            await self._sessions.change(self.record.id, {"data": self.record.data})
-        await self._free_seat()
-        await self.background.save()
-        self._lost = "the session was asleep" if self.record.run_count else None
-        log.info("session_slept", session_id=self.record.id)
+            raise SessionBusy(self._record.id)
+        if self._slot.kernel is not None:
+            await self._slot.leave(self._policy.grace)
+            await self._data.take()
+            await self._sessions.change(self._record.id, {"data": self._data.value})
+            log.info("session_slept", session_id=self._record.id)
+        await self._slot.free()
+        await self._background.save()
+        self._lost = _ASLEEP if self._record.run_count else None
 
-    async def _leave_politely(self, kernel: Kernel) -> None:
-        """Let exit handlers run, and a SIGTERM handler where that is not enough."""
-        await kernel.ask_to_leave()
-        await wait_event(kernel.ended, self._policy.grace.terminate)
-        await self._drop_kernel(self._policy.grace)
+    def _kernel_died(self, returncode: int) -> None:
+        """A kernel has ended by itself; during a run, that is the run's to tell."""
+        if self._current is None and not self._closed:
+            how = result.how_it_ended(returncode)
+            self._lost = f"the kernel {how} between runs and was replaced"
+            log.warning("kernel_died", session_id=self._record.id, how=how)
+            self.begin_wake()
 
     # ---- changes from outside
 
@@ -209,15 +225,18 @@ class LiveSession:
 
         Here first: what a run writes at its end is what is here, and the store keeps the order.
         """
-        before = {name: getattr(self.record, name) for name in changes}
-        self.record = replace(self.record, **changes)
-        self._data_patched = self._data_patched or "data" in changes
+        before, record = self.record, {k: v for k, v in changes.items() if k != "data"}
+        self._record = replace(self._record, **record)
+        if "data" in changes:
+            self._data.patch(changes["data"])
         self.active_at = time.monotonic()
         try:
-            if not await self._sessions.change(self.record.id, changes):
-                raise SessionNotFound(self.record.id)
+            if not await self._sessions.change(self._record.id, changes):
+                raise SessionNotFound(self._record.id)
         except BaseException:
-            self.record = replace(self.record, **before)
+            self._record = replace(self._record, **{name: getattr(before, name) for name in record})
+            if "data" in changes:
+                self._data.patch(before.data)
             raise
 
     async def finish(self) -> None:
@@ -231,80 +250,11 @@ class LiveSession:
         self._deleted = self._deleted or delete
         if self._current is not None:
             self._current.want(Stop.KILL)
-        if self._kernel is not None:
-            self._kernel.process.kill()
+        self._slot.kill()
         await self.finish()
-        await self._free_seat()
+        await self._slot.free()
         if not delete:
-            await self.background.save()
-
-    # ---- the kernel
-
-    async def _ensure_kernel(self) -> Kernel:
-        if self._kernel is not None and not self._kernel.ended.is_set():
-            return self._kernel
-        self._starting = True
-        try:
-            for attempt in range(1, _START_ATTEMPTS + 1):
-                try:
-                    kernel = await self._start_kernel()
-                    break
-                except KernelStartFailed as error:
-                    await self._free_seat()
-                    log.warning(
-                        "kernel_start_failed",
-                        session_id=self.record.id,
-                        attempt=attempt,
-                        reason=str(error),
-                    )
-                    if attempt == _START_ATTEMPTS or self._closed:
-                        self.failure = str(error)
-                        raise
-        finally:
-            self._starting = False
-        self.failure = None
-        self._kernel = kernel
-        self._watch = asyncio.create_task(self._replace_when_it_dies(kernel))
-        return kernel
-
-    async def _start_kernel(self) -> Kernel:
-        await self._drop_kernel(Grace(0, 0))
-        language = find_language(self.record.language)
-        assert language is not None
-        workspace = self._workspaces.path(self.record.id)
-        if self._seat is not None and self._seat.host.closed.is_set():
-            await self._free_seat()
-        if self._seat is None:
-            self._seat = await self._launcher.seat(language.kernelspec, workspace)
-        kernel = await self._launcher.start(
-            self._seat, language.kernelspec, workspace, self.background.add
-        )
-        log.info("kernel_started", session_id=self.record.id, pid=kernel.process.pid)
-        return kernel
-
-    async def _replace_when_it_dies(self, kernel: Kernel) -> None:
-        """Notice a death between runs; during one, the run itself does."""
-        await kernel.ended.wait()
-        if self._current is None and self._kernel is kernel and not self._closed:
-            self._note_death(kernel)
-            self._watch = None
-            self.begin_wake()
-
-    async def _drop_kernel(self, grace: Grace) -> None:
-        """End the kernel, if there is one, and free it; its host stays for the next."""
-        kernel, self._kernel = self._kernel, None
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-        if kernel is not None:
-            await end(kernel, grace)
-            await kernel.close()
-
-    async def _free_seat(self) -> None:
-        await self._drop_kernel(Grace(0, 0))
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            await seat.close()
+            await self._background.save()
 
     # ---- runs
 
@@ -313,27 +263,33 @@ class LiveSession:
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
+        if self._deleted:
+            raise SessionNotFound(self._record.id)
         if self._closed:
-            raise SessionNotFound(self.record.id) if self._deleted else ShuttingDown
-        if request.if_busy == "reject" and (self._current is not None or self._queued > 0):
-            raise SessionBusy(self.record.id)
+            raise ShuttingDown
+        if request.if_busy == "reject" and self._queued > 0:
+            raise SessionBusy(self._record.id)
         if self._queued > self._policy.max_queued_runs:
-            raise QueueFull(self.record.id, self._policy.max_queued_runs)
+            raise QueueFull(self._record.id, self._policy.max_queued_runs)
         self._queued += 1
-        return self._spawn(self._answer(request))
+        task = self._spawn(self._take_turn(lambda: self._run(request)))
+        task.add_done_callback(self._run_left)
+        return task
 
-    async def _answer(self, request: RunRequest) -> Run:
-        try:
-            return await self._take_turn(lambda: self._run(request))
-        finally:
-            self._queued -= 1
+    def _run_left(self, task: asyncio.Task[Run]) -> None:
+        self._queued -= 1
+        if not self.is_busy:
+            self._on_idle(self)
+        if not task.cancelled():
+            # The client may have gone away; nobody else looks at the error then.
+            task.exception()
 
     async def _run(self, request: RunRequest) -> Run:
         run_id = "run_" + secrets.token_hex(12)
-        if not self.record.persistent:
+        if not self._record.persistent:
             await self._clear()
-        await self._ensure_kernel()
-        await self._put_data()
+        await self._slot.ensure()
+        await self._data.put()
         collector = OutputCollector(self._policy.max_output_bytes)
         self._current = StopSignal()
         started_at, started = clock.now(), time.monotonic()
@@ -341,150 +297,78 @@ class LiveSession:
             ending = await self._execute(request, run_id, collector.add, self._current)
         finally:
             self._current = None
-        lost_before, self._lost = self._lost, None
         duration = time.monotonic() - started
-        run = _result(run_id, self.record, ending, collector, duration, started_at, lost_before)
-        data_detail = await self._take_over_data()
-        run = run.model_copy(update={"data": self.record.data, "data_detail": data_detail})
-        await self._keep(run, request.code)
-        if ending.returncode is not None:
-            await self._drop_kernel(Grace(0, 0))
-            if self.record.persistent and not self._closed:
-                self.begin_wake()
-        elif not self.record.persistent:
-            await self._drop_kernel(Grace(0, 0))
-            await self._clear()
-        log.info(
-            "run_finished",
-            session_id=self.record.id,
+        lost_before, self._lost = self._lost, None
+        data_detail = await self._data.take()
+        run = Run(
             run_id=run_id,
-            status=run.status,
-            exit_code=run.exit_code,
-            duration=run.duration,
-            memory=run.memory,
+            session_id=self._record.id,
+            language=self._record.language,
+            started_at=started_at,
+            duration=f"{duration:.3f}s",
+            data=self._data.value,
+            data_detail=data_detail,
+            **result.fields(ending, collector.collected(), lost_before),
         )
+        await self._keep(run, request.code)
+        if not self._record.persistent:
+            await self._clear()
+        elif ending.returncode is not None:
+            await self._slot.drop()
+            if not self._closed:
+                self.begin_wake()
         return run
 
     async def _execute(
         self, request: RunRequest, run_id: str, sink: Callable[[Event], None], stop: StopSignal
     ) -> Ending:
-        own = self.record.default_timeout
+        own = self._record.default_timeout
         default = self._policy.default_timeout if own is None else own
-        kernel = await self._ensure_kernel()
+        kernel = await self._slot.ensure()
         started_at = clock.boottime()
         execution = kernel.execute(request.code, self._environment(request), request.stdin, sink)
-        self.background.follow(execution.request_id, run_id)
+        self._background.follow(execution.request_id, run_id)
         return await run_to_end(
             kernel,
             execution,
             timeout=default if request.timeout is None else request.timeout,
-            on_timeout=request.on_timeout or self.record.on_timeout,
+            on_timeout=request.on_timeout or self._record.on_timeout,
             started_at=started_at,
             stop=stop,
             grace=self._policy.grace,
         )
 
-    def _note_death(self, kernel: Kernel) -> None:
-        how = result.how_it_ended(kernel.process.exited.result())
-        self._lost = f"the kernel {how} between runs and was replaced"
-        log.warning("kernel_died", session_id=self.record.id, how=how)
-
     def _environment(self, request: RunRequest) -> dict[str, str]:
-        session_id = self.record.id
+        session_id = self._record.id
         return {
-            **self.record.env,
+            **self._record.env,
             **request.env,
             "ERA_SESSION": "true",
             "ERA_SESSION_ID": session_id,
-            "ERA_LANGUAGE": self.record.language,
+            "ERA_LANGUAGE": self._record.language,
             "ERA_BASE_URL": self._policy.base_url,
             "ERA_PROXY_URL": f"{self._policy.base_url}/proxy/{session_id}",
         }
 
     async def _keep(self, run: Run, code: str) -> None:
-        number = self.record.run_count + 1
-        changes = {
-            "run_count": number,
-            "last_run_at": run.started_at,
-            "data": self.record.data,
-        }
-        self.record = replace(self.record, **changes)
+        """Store the run and what it changed; what is answered has been stored."""
+        number = self._record.run_count + 1
+        self._record = replace(self._record, run_count=number, last_run_at=run.started_at)
+        changes = {"run_count": number, "last_run_at": run.started_at, "data": run.data}
         await self._runs.finish(run, number, code, changes)
+        log.info(
+            "run_finished",
+            session_id=run.session_id,
+            run_id=run.run_id,
+            status=run.status,
+            exit_code=run.exit_code,
+            duration=run.duration,
+            memory=run.memory,
+        )
 
     async def _clear(self) -> None:
         """Begin afresh: an empty workspace, no kernel."""
-        await self._drop_kernel(Grace(0, 0))
-        await asyncio.to_thread(self._renew_workspace)
-        self._data_patched = True
-        self._lost = "the session is not persistent: every run begins with an empty memory"
-
-    def _renew_workspace(self) -> None:
-        self._workspaces.remove(self.record.id)
-        self._workspaces.create(self.record.id)
-
-    # ---- .session_data.json
-
-    async def _put_data(self) -> None:
-        """Make the file hold the session's data, unless the code changed it since the last run."""
-        patched, self._data_patched = self._data_patched, False
-        data = await asyncio.to_thread(self._sync_data, self.record.data, patched)
-        if not self._data_patched:
-            self.record = replace(self.record, data=data)
-
-    def _sync_data(self, data: dict[str, Any], patched: bool) -> dict[str, Any]:
-        found = None if patched else self._data_file.read_if_changed()
-        if found is not None and found.data is not None:
-            return found.data
-        if patched or found is not None or self._data_file.is_missing():
-            self._data_file.write(data)
-        return data
-
-    async def _take_over_data(self) -> str | None:
-        """Take the code's changes over into the session; says what there is to say about it."""
-        found = await asyncio.to_thread(self._data_file.read_if_changed)
-        if found is None:
-            return None
-        if found.data is None:
-            return found.problem
-        patched, self._data_patched = self._data_patched, False
-        self.record = replace(self.record, data=found.data)
-        return (
-            "the code's .session_data.json replaced the data patched meanwhile" if patched else None
-        )
-
-
-def _result(
-    run_id: str,
-    record: SessionRecord,
-    ending: Ending,
-    collector: OutputCollector,
-    duration: float,
-    started_at: Any,
-    lost_before: str | None,
-) -> Run:
-    collected = collector.collected()
-    code = result.exit_code(ending)
-    memory, detail = result.memory(ending, lost_before)
-    error = collected.error
-    reply = ending.reply
-    return Run(
-        run_id=run_id,
-        session_id=record.id,
-        status=result.status(ending, code),
-        language=record.language,
-        exit_code=code,
-        stdout=collected.stdout,
-        stderr=collected.stderr,
-        duration=f"{duration:.3f}s",
-        outputs=collected.outputs,
-        text=collected.text,
-        error=error
-        and RunError(ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)),
-        timed_out=ending.timed_out,
-        memory=memory,
-        memory_detail=detail,
-        execution_count=reply.execution_count if reply else None,
-        truncated=collected.cut_bytes > 0 or not ending.complete,
-        truncated_bytes=collected.cut_bytes,
-        started_at=started_at,
-    )
+        await self._slot.drop()
+        await asyncio.to_thread(self._workspaces.renew, self._record.id)
+        self._data.begin_afresh()
+        self._lost = _NOT_PERSISTENT

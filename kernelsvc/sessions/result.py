@@ -1,12 +1,40 @@
 """How a run ended, in the words of the API. Pure."""
 
 import signal
+from typing import Any
 
 from kernelsvc.kernels.ladder import Ending, Stop
-from kernelsvc.models.run import Memory, RunStatus
+from kernelsvc.models.run import Memory, RunError, RunStatus
+from kernelsvc.outputs.collector import Collected
 
 TIMED_OUT = 124
 INTERRUPTED = 130
+
+
+def fields(ending: Ending, collected: Collected, lost_before: str | None) -> dict[str, Any]:
+    """The fields of `Run` that tell how it ended and what it put out.
+
+    `lost_before` says why the memory was lost before the run, where it was.
+    """
+    code = exit_code(ending)
+    kept, detail = memory(ending, lost_before)
+    error = collected.error
+    return {
+        "status": status(ending, code),
+        "exit_code": code,
+        "stdout": collected.stdout,
+        "stderr": collected.stderr,
+        "outputs": collected.outputs,
+        "text": collected.text,
+        "error": error
+        and RunError(ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)),
+        "timed_out": ending.timed_out,
+        "memory": kept,
+        "memory_detail": detail,
+        "execution_count": ending.reply.execution_count if ending.reply else None,
+        "truncated": collected.cut_bytes > 0 or not ending.complete,
+        "truncated_bytes": collected.cut_bytes,
+    }
 
 
 def exit_code(ending: Ending) -> int:
@@ -33,7 +61,7 @@ def status(ending: Ending, code: int) -> RunStatus:
 
 
 def memory(ending: Ending, lost_before: str | None) -> tuple[Memory, str | None]:
-    """What became of the session's memory, and why; `lost_before` tells of a loss before the run."""
+    """What became of the session's memory since the last answer, and why."""
     if ending.returncode is not None:
         return "lost", _why_it_ended(ending)
     if lost_before is not None:
@@ -53,7 +81,7 @@ def _why_it_ended(ending: Ending) -> str:
 
 
 def how_it_ended(returncode: int) -> str:
-    """ "exited with status 7", "was killed by signal 9 (SIGKILL)"."""
+    """The end of a process in words: exited with status 7, was killed by signal 9 (SIGKILL)."""
     if returncode >= 0:
         return f"exited with status {returncode}"
     try:

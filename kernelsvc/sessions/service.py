@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
 
 import structlog
 
@@ -14,7 +13,6 @@ from kernelsvc.errors import (
     SessionNotFound,
     ShuttingDown,
 )
-from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.languages import find_language, language_names
 from kernelsvc.models.run import Run, RunList, RunRequest
 from kernelsvc.models.session import (
@@ -26,33 +24,19 @@ from kernelsvc.models.session import (
     SessionRecord,
 )
 from kernelsvc.sessions.culler import Culler
-from kernelsvc.sessions.live import LiveSession
-from kernelsvc.sessions.policy import SessionPolicy
-from kernelsvc.store.runs import RunStore
-from kernelsvc.store.sessions import SessionStore
+from kernelsvc.sessions.live import LiveSession, SessionParts
 
 log = structlog.get_logger()
-
-MakeLive = Callable[[SessionRecord, Callable[[LiveSession], None]], LiveSession]
 
 
 class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only."""
 
-    def __init__(
-        self,
-        *,
-        policy: SessionPolicy,
-        sessions: SessionStore,
-        runs: RunStore,
-        workspaces: Workspaces,
-        make_live: MakeLive,
-    ) -> None:
-        self._policy = policy
-        self._sessions = sessions
-        self._runs = runs
-        self._workspaces = workspaces
-        self._make_live = make_live
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._sessions = parts.sessions
+        self._runs = parts.runs
+        self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._culler = Culler(self._live)
         self._closing = False
@@ -221,7 +205,7 @@ class SessionService:
         run = await self._runs.get(session_id, run_id)
         if run is None:
             raise RunNotFound(run_id)
-        background = live.background.text(run_id) if live else ""
+        background = live.background(run_id) if live else ""
         return run.model_copy(update={"background": background}) if background else run
 
     async def history(self, session_id: str) -> RunList:
@@ -238,7 +222,7 @@ class SessionService:
             raise ShuttingDown
 
     def _adopt(self, record: SessionRecord) -> LiveSession:
-        live = self._live[record.id] = self._make_live(record, self._culler.reconsider)
+        live = self._live[record.id] = LiveSession(record, self._parts, self._culler.reconsider)
         return live
 
     async def _awake(self, session_id: str) -> LiveSession:
@@ -270,8 +254,8 @@ class SessionService:
         return Session(
             **{name: getattr(record, name) for name in _SHOWN},
             state=self._state(record),
-            state_detail=live.failure if live else None,
-            sleep_after=self._policy.sleep_after if own is None else own,
+            state_detail=live.state_detail if live else None,
+            sleep_after=self._parts.policy.sleep_after if own is None else own,
             file_count=count,
             total_size_bytes=size,
             allowInternetAccess=record.allow_internet_access,

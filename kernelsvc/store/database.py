@@ -1,8 +1,8 @@
 """The database and the one way to talk to it: a function that gets a transaction, in a thread.
 
 SQLite has one writer, so it gets one thread: transactions run in the order they were asked for and
-never meet. WAL with synchronous=NORMAL: what was committed survives a killed service; a machine that
-loses power may lose the last moments before it.
+never meet. WAL with synchronous=NORMAL: what was committed survives a killed service; a machine
+that loses power may lose the last moments before it.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._migrate)
 
     async def run(self, transaction: Callable[[Transaction], T]) -> T:
-        """Run `transaction` in a thread and commit; what it raises rolls back and is raised here."""
+        """Run `transaction` in a thread and commit; what it raises rolls back, and is raised."""
         return await asyncio.get_running_loop().run_in_executor(
             self._executor, self._transact, transaction
         )

@@ -1,0 +1,60 @@
+"""A session's data and its file, kept in step: who changed what last.
+
+Before a run the file holds the data. A change by PATCH is written to it before the next run. A
+change by the code, which may also come from a thread after its run, is taken over when it is seen:
+at the end of a run, and before the next. Where both changed it, the code wins, and the run says so.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from kernelsvc.files.session_data import DataFile
+
+Data = dict[str, Any]
+
+
+class DataSync:
+    """`value` is the session's data; `put` and `take` are called around each run."""
+
+    def __init__(self, value: Data, workspace: Path, max_bytes: int) -> None:
+        self.value = value
+        self._file = DataFile(workspace, max_bytes)
+        self._patched = True
+
+    def patch(self, value: Data) -> None:
+        """The caller replaces the data."""
+        self.value = value
+        self._patched = True
+
+    def begin_afresh(self) -> None:
+        """The workspace was emptied: the file is to be written before the next run."""
+        self._patched = True
+
+    async def put(self) -> None:
+        """Make the file hold the data, or take over what a thread of the code has left in it."""
+        patched, self._patched = self._patched, False
+        value = await asyncio.to_thread(self._put, self.value, patched)
+        if not self._patched:
+            self.value = value
+
+    def _put(self, value: Data, patched: bool) -> Data:
+        found = None if patched else self._file.read_if_changed()
+        if found is not None and found.data is not None:
+            return found.data
+        if patched or found is not None or self._file.is_missing():
+            self._file.write(value)
+        return value
+
+    async def take(self) -> str | None:
+        """Take over what the code has changed; returns what there is to say about it."""
+        found = await asyncio.to_thread(self._file.read_if_changed)
+        if found is None:
+            return None
+        if found.data is None:
+            return found.problem
+        patched, self._patched = self._patched, False
+        self.value = found.data
+        if patched:
+            return "the code's .session_data.json replaced the data patched meanwhile"
+        return None

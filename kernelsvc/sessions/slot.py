@@ -1,0 +1,129 @@
+"""The place in a session where its kernel is: started on demand, replaced, freed."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernels.kernel import Kernel, LateSink
+from kernelsvc.kernels.ladder import Grace, end, wait_event
+from kernelsvc.kernels.launch import Launcher, Seat
+
+_ATTEMPTS = 3
+_AT_ONCE = Grace(0, 0)
+
+log = structlog.get_logger()
+
+
+class KernelSlot:
+    """At most one kernel, and the host that it and its successors run on.
+
+    The methods that change the kernel are called by one task at a time (the session's turn).
+    `on_death` is called when a kernel has ended that nobody ended through this object.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        kernelspec: str,
+        workspace: Path,
+        launcher: Launcher,
+        on_late: LateSink,
+        on_death: Callable[[int], None],
+    ) -> None:
+        self.kernel: Kernel | None = None
+        self.is_starting = False
+        self.failure: str | None = None
+        self._session_id = session_id
+        self._kernelspec = kernelspec
+        self._workspace = workspace
+        self._launcher = launcher
+        self._on_late = on_late
+        self._on_death = on_death
+        self._seat: Seat | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def ensure(self) -> Kernel:
+        """A kernel that runs, started where there is none; raises KernelStartFailed."""
+        if self.kernel is not None and not self.kernel.ended.is_set():
+            return self.kernel
+        self.is_starting = True
+        try:
+            self.kernel = kernel = await self._start_patiently()
+        finally:
+            self.is_starting = False
+        self._watch = asyncio.create_task(self._watch_for_death(kernel))
+        return kernel
+
+    async def _start_patiently(self) -> Kernel:
+        """Start a kernel; one that dies while it starts is tried again on another host."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                kernel = await self._start()
+            except KernelStartFailed as error:
+                await self.free()
+                reason = str(error)
+                log.warning(
+                    "kernel_start_failed",
+                    session_id=self._session_id,
+                    attempt=attempt,
+                    reason=reason,
+                )
+                if attempt == _ATTEMPTS or self._closed:
+                    self.failure = reason
+                    raise
+            else:
+                self.failure = None
+                return kernel
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _start(self) -> Kernel:
+        await self.drop(_AT_ONCE)
+        if self._seat is not None and self._seat.host.closed.is_set():
+            await self.free()
+        if self._seat is None:
+            self._seat = await self._launcher.seat(self._kernelspec, self._workspace)
+        kernel = await self._launcher.start(
+            self._seat, self._kernelspec, self._workspace, self._on_late
+        )
+        log.info("kernel_started", session_id=self._session_id, pid=kernel.process.pid)
+        return kernel
+
+    async def _watch_for_death(self, kernel: Kernel) -> None:
+        await kernel.ended.wait()
+        self._watch = None
+        self._on_death(kernel.process.exited.result())
+
+    def kill(self) -> None:
+        """SIGKILL the kernel from outside the turn; nothing is started any more."""
+        self._closed = True
+        if self.kernel is not None:
+            self.kernel.process.kill()
+
+    async def drop(self, grace: Grace = _AT_ONCE) -> None:
+        """End the kernel, if there is one, and free it; its host stays for the next."""
+        kernel, self.kernel = self.kernel, None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+        if kernel is not None:
+            await end(kernel, grace)
+            await kernel.close()
+
+    async def free(self) -> None:
+        """End the kernel and its host."""
+        await self.drop()
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            await seat.close()
+
+    async def leave(self, grace: Grace) -> None:
+        """End the kernel politely: exit handlers run, then a SIGTERM handler, then SIGKILL."""
+        if self.kernel is not None:
+            self.kernel.ask_to_leave()
+            await wait_event(self.kernel.ended, grace.terminate)
+            await self.drop(grace)
