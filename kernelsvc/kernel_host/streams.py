@@ -19,13 +19,10 @@ straight to the descriptor, that is into the pipe of the run that forked it.
 import codecs
 import contextlib
 import contextvars
-import fcntl
 import io
 import os
 import select
-import struct
 import sys
-import termios
 import threading
 import time
 from collections import deque
@@ -163,8 +160,9 @@ class Stream(io.TextIOBase):
             while data:
                 data = data[os.write(self._fd, data) :]
         else:
-            if self._output.capture is not None:
-                self._output.capture.settle()
+            # print() writes its newline apart; between the two nothing can have been written.
+            if self._output.capture is not None and text != "\n":
+                self._output.capture.settle(wait=False)
             self._output.write(self.name, text)
         return len(text)
 
@@ -217,12 +215,6 @@ class _Pipe:
         os.dup2(writer, fd, inheritable=True)
         os.close(writer)
 
-    def pending(self) -> int:
-        """Bytes waiting to be read."""
-        __tracebackhide__ = True
-        (count,) = struct.unpack("i", fcntl.ioctl(self.reader, termios.FIONREAD, b"\0\0\0\0"))
-        return int(count)
-
     def read(self) -> str | None:
         """Some text (perhaps none yet of a torn character), or None when no writer is left."""
         try:
@@ -240,7 +232,7 @@ class Capture:
         self._lock = threading.RLock()
         self._poll = select.epoll()
         self._pipes: dict[int, _Pipe] = {}
-        self._current: list[_Pipe] = []
+        self._written = select.poll()
         self._thread = threading.Thread(target=self._read_all, name="fd-output", daemon=True)
 
     def start(self) -> None:
@@ -253,24 +245,34 @@ class Capture:
         self.settle()
         label = extract_header(parent)
         with self._lock:
-            self._current = [_Pipe("stdout", 1, label), _Pipe("stderr", 2, label)]
-            for pipe in self._current:
+            self._written = select.poll()
+            for pipe in (_Pipe("stdout", 1, label), _Pipe("stderr", 2, label)):
                 self._pipes[pipe.reader] = pipe
                 self._poll.register(pipe.reader, select.EPOLLIN)
+                self._written.register(pipe.reader, select.POLLIN)
 
-    def settle(self) -> None:
-        """Pass on everything that has been written to the current descriptors."""
+    def settle(self, *, wait: bool = True) -> None:
+        """Pass on everything that has been written to the current descriptors.
+
+        Without `wait`, leave it to the thread that is reading them already, where there is one: it
+        may itself be waiting for the caller.
+        """
         __tracebackhide__ = True
-        if sum([pipe.pending() for pipe in self._current]):
-            with self._lock:
-                for pipe in self._current:
-                    while pipe.pending():
-                        self._read(pipe)
+        if not self._lock.acquire(blocking=wait):
+            return
+        try:
+            while written := self._written.poll(0):
+                for fd, _ in written:
+                    self._read(self._pipes[fd])
+        finally:
+            self._lock.release()
 
     def _read(self, pipe: _Pipe) -> None:
         text = pipe.read()
         if text is None:
             self._poll.unregister(pipe.reader)
+            with contextlib.suppress(KeyError):
+                self._written.unregister(pipe.reader)
             del self._pipes[pipe.reader]
             os.close(pipe.reader)
         else:

@@ -20,29 +20,31 @@ class DataSync:
     def __init__(self, value: Data, workspace: Path, max_bytes: int) -> None:
         self.value = value
         self._file = DataFile(workspace, max_bytes)
-        self._patched = True
+        self._patched = False
+        self._file_is_stale = True
 
     def patch(self, value: Data) -> None:
         """The caller replaces the data."""
         self.value = value
-        self._patched = True
+        self._patched = self._file_is_stale = True
 
     def begin_afresh(self) -> None:
         """The workspace was emptied: the file is to be written before the next run."""
-        self._patched = True
+        self._file_is_stale = True
 
     async def put(self) -> None:
         """Make the file hold the data, or take over what a thread of the code has left in it."""
-        patched, self._patched = self._patched, False
-        value = await asyncio.to_thread(self._put, self.value, patched)
+        stale, self._file_is_stale = self._file_is_stale, False
+        self._patched = False
+        value = await asyncio.to_thread(self._put, self.value, stale)
         if not self._patched:
             self.value = value
 
-    def _put(self, value: Data, patched: bool) -> Data:
-        found = None if patched else self._file.read_if_changed()
+    def _put(self, value: Data, stale: bool) -> Data:
+        found = None if stale else self._file.read_if_changed()
         if found is not None and found.data is not None:
             return found.data
-        if patched or found is not None or self._file.is_missing():
+        if stale or found is not None or self._file.is_missing():
             self._file.write(value)
         return value
 
@@ -52,8 +54,10 @@ class DataSync:
         if found is None:
             return None
         if found.data is None:
+            self._file_is_stale = True
             return found.problem
         patched, self._patched = self._patched, False
+        self._file_is_stale = False
         self.value = found.data
         if patched:
             return "the code's .session_data.json replaced the data patched meanwhile"
