@@ -186,7 +186,8 @@ class Host:
             left = [
                 process.pid
                 for process in processes.descendants(os.getpid())
-                if process.started >= since and (since == 0.0 or process.pid != self._pid)
+                if process.started > since - processes.TICK_SECONDS
+                and (since == 0.0 or process.pid != self._pid)
             ]
             if not left:
                 break

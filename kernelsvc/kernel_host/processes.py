@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+"""The grain of a process's start time, which is rounded down to it."""
 
 
 class Process(NamedTuple):
@@ -49,7 +51,7 @@ def processes() -> Iterator[Process]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         yield Process(
-            int(entry.name), int(fields[1]), fields[0].decode(), int(fields[19]) / _CLOCK_TICKS
+            int(entry.name), int(fields[1]), fields[0].decode(), int(fields[19]) * TICK_SECONDS
         )
 
 

@@ -41,7 +41,7 @@ LateSink = Callable[[str, Event], None]
 
 
 class Execution:
-    """One execute request: `started`, then `done`; what it says in between goes to its sink."""
+    """One execute request: `started`, `done`; what it says goes to its sink until `release`."""
 
     def __init__(self, request_id: str, sink: EventSink) -> None:
         self.request_id = request_id
@@ -49,6 +49,7 @@ class Execution:
         self.done = asyncio.Event()
         self.reply: Replied | None = None
         self.complete = False
+        self.released = False
         self._sink = sink
         self._idle = False
         self._heard_at = time.monotonic()
@@ -89,8 +90,12 @@ class Execution:
         else:
             self.end()
 
+    def release(self) -> None:
+        """Its sink takes nothing more; what still comes is late."""
+        self.released = True
+
     def end(self) -> None:
-        """Nothing more is expected."""
+        """Nothing more is expected, but what a kernel that is being ended may still say."""
         if self._patience is not None:
             self._patience.cancel()
         self.started.set()
@@ -195,7 +200,7 @@ class Kernel:
         if event is None or request_id is None:
             return
         execution = self._execution
-        if execution and execution.request_id == request_id and not execution.done.is_set():
+        if execution and execution.request_id == request_id and not execution.released:
             execution.hear(event)
         else:
             self._on_late(request_id, event)

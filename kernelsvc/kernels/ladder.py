@@ -20,7 +20,7 @@ from kernelsvc.models.event import Replied
 from kernelsvc.models.fields import OnTimeout
 
 START_PATIENCE = 10.0
-_KILL_SECONDS = 15.0
+_KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ async def run_to_end(
         await end(kernel, grace)
     elif stop.wanted is Stop.KILL:
         await end(kernel, Grace(0, 0))
+    execution.release()
     ended = kernel.ended.is_set()
     return Ending(
         timed_out=timed_out,

@@ -1,0 +1,344 @@
+"""The ladder: whatever the code does, its time is enforced, and the next run works."""
+
+import asyncio
+import time
+
+import psutil
+import pytest
+
+from tests.support.waiting import eventually
+
+# What each case leaves running or refuses to be interrupted by; `{mark}` is in the command line of
+# every process that it starts, so that one left over is found.
+CASES = {
+    "sleeps": "import time; print('said'); time.sleep(60)",
+    "loops": "print('said')\nwhile True: pass",
+    "hashes in C": (
+        "import hashlib; print('said'); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
+    ),
+    "sleeps in C": (
+        "import ctypes; print('said')\n"
+        "libc = ctypes.PyDLL(None)\n"
+        "while True: libc.sleep(60)"
+    ),
+    "swallows the interrupt": (
+        "import time; print('said')\n"
+        "while True:\n"
+        "    try: time.sleep(60)\n"
+        "    except KeyboardInterrupt: print('swallowed')"
+    ),
+    "swallows everything": (
+        "import time, signal; print('said')\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "while True:\n"
+        "    try: time.sleep(60)\n"
+        "    except BaseException: pass"
+    ),
+    "awaits": "import asyncio; print('said'); await asyncio.sleep(60)",
+    "awaits and swallows": (
+        "import asyncio; print('said')\n"
+        "while True:\n"
+        "    try: await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: pass"
+    ),
+    "awaits, then blocks": (
+        "import asyncio, time; print('said'); await asyncio.sleep(0); time.sleep(60)"
+    ),
+    "prints for ever": "while True: print('said')",
+    "waits for a child": "import subprocess; print('said'); subprocess.run(['sleep', '{mark}'])",
+    "has a child that ignores signals": (
+        "import subprocess, time; print('said')\n"
+        "subprocess.Popen(['sh', '-c', 'trap \"\" INT TERM; sleep {mark}; sleep {mark}'])\n"
+        "time.sleep(60)"
+    ),
+    "has a child in a session of its own": (
+        "import subprocess, time; print('said')\n"
+        "subprocess.Popen(['sh', '-c', 'trap \"\" INT TERM HUP; sleep {mark} & wait'],"
+        " start_new_session=True)\n"
+        "time.sleep(60)"
+    ),
+    "has a daemon by double fork": (
+        "import os, time; print('said')\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0: os.execvp('sleep', ['sleep', '{mark}'])\n"
+        "    os._exit(0)\n"
+        "time.sleep(60)"
+    ),
+    "has threads": (
+        "import threading, time; print('said')\n"
+        "for _ in range(4): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "time.sleep(60)"
+    ),
+}
+
+HARD = {
+    "hashes in C",
+    "swallows the interrupt",
+    "swallows everything",
+    "awaits and swallows",
+}
+
+
+def processes_marked(mark):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and mark in process.cmdline():
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def new_mark():
+    # An argument for sleep that no other test uses: seconds, and where in time this test ran.
+    return f"1000.{time.monotonic_ns()}"
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_time_is_enforced_and_the_next_run_sent_meanwhile_works(api, case):
+    await api.create()
+    await api.run("before = 1")
+    mark = new_mark()
+    running = asyncio.create_task(api.run(CASES[case].replace("{mark}", mark), timeout=1))
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    following = asyncio.create_task(api.run("'before' in globals()"))
+    run = await running
+    assert run["exit_code"] == 124
+    assert run["timed_out"] is True
+    assert run["status"] == "timed_out"
+    assert run["stdout"].startswith("said\n")
+    assert run["memory"] == "lost"
+    assert "timed out" in run["memory_detail"]
+    assert processes_marked(mark) == []
+    after = await following
+    assert (after["exit_code"], after["text"], after["memory"]) == (0, "False", "kept")
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_interrupt_keeps_the_memory_where_it_was_enough_and_tells_where_not(api, case):
+    await api.create(on_timeout="interrupt")
+    await api.run("before = 1")
+    mark = new_mark()
+    run = await api.run(CASES[case].replace("{mark}", mark), timeout=1)
+    assert run["exit_code"] == 124
+    assert run["stdout"].startswith("said\n")
+    assert run["memory"] == ("lost" if case in HARD else "kept")
+    assert processes_marked(mark) == []
+    after = await api.run("'before' in globals()")
+    assert (after["exit_code"], after["text"]) == (0, str(case not in HARD))
+    assert after["memory"] == "kept"
+
+
+async def test_policy_of_the_run_overrides_that_of_the_session(api):
+    await api.create(on_timeout="interrupt")
+    run = await api.run("import time; time.sleep(60)", timeout=0.5, on_timeout="restart")
+    assert (run["exit_code"], run["memory"]) == (124, "lost")
+
+
+async def test_finally_blocks_save_progress_before_the_end(api):
+    await api.create()
+    run = await api.run(
+        "import json, time\n"
+        "done = 0\n"
+        "try:\n"
+        "    while True: time.sleep(0.01); done += 1\n"
+        "finally:\n"
+        "    json.dump({'done': done}, open('.session_data.json', 'w'))\n"
+        "    print('saved')",
+        timeout=1,
+    )
+    assert (run["exit_code"], run["stdout"]) == (124, "saved\n")
+    assert 10 < run["data"]["done"] <= 100
+
+
+async def test_sigterm_handler_saves_progress_and_exits(api):
+    await api.create()
+    run = await api.run(
+        "import json, signal, sys, time\n"
+        "def save_and_exit(signum, frame):\n"
+        "    with open('.session_data.json', 'w') as f: json.dump({'items': items}, f)\n"
+        "    print(f'Timeout! Saved progress: {items} items')\n"
+        "    exit(124)\n"
+        "signal.signal(signal.SIGTERM, save_and_exit)\n"
+        "items = 0\n"
+        "while True:\n"
+        "    time.sleep(0.01)\n"
+        "    items += 1",
+        timeout=1,
+    )
+    assert run["exit_code"] == 124
+    assert run["timed_out"] is True
+    items = run["data"]["items"]
+    assert 10 < items <= 100
+    assert run["stdout"] == f"Timeout! Saved progress: {items} items\n"
+    assert (await api.run("1"))["exit_code"] == 0
+
+
+async def test_sigterm_handler_that_hangs_is_killed(api):
+    await api.create()
+    run = await api.run(
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: time.sleep(60))\n"
+        "time.sleep(60)",
+        timeout=0.5,
+    )
+    assert (run["exit_code"], run["memory"]) == (124, "lost")
+    assert (await api.run("1"))["exit_code"] == 0
+
+
+async def test_request_then_session_then_service_decides_the_timeout(serve, io_loop, api):
+    await api.create("session", default_timeout=0.5)
+    sleep = "import time; time.sleep(1.5)"
+    assert (await api.run(sleep, "session"))["exit_code"] == 124
+    assert (await api.run(sleep, "session", timeout=60))["exit_code"] == 0
+    assert (await api.run(sleep, "session", timeout=None))["exit_code"] == 124
+    cleared = await api.send("PATCH", "/api/sessions/session", {"default_timeout": None})
+    assert cleared.json["session"]["default_timeout"] is None
+    assert (await api.run(sleep, "session"))["exit_code"] == 0
+
+
+async def test_timeout_does_not_count_the_queue_or_the_start(api):
+    await api.create()
+    first = asyncio.create_task(api.run("import time; time.sleep(1.5)"))
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    second = await api.run("time.sleep(0.2)", timeout=1)
+    assert (await first)["exit_code"] == 0
+    assert second["exit_code"] == 0
+
+
+async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
+    await api.create(default_timeout=30)
+    running = asyncio.create_task(api.run("import time; time.sleep(1)"))
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    await api.send("PATCH", "/api/sessions/s", {"default_timeout": 0.5})
+    assert (await running)["exit_code"] == 0
+    assert (await api.run("time.sleep(60)"))["exit_code"] == 124
+
+
+async def test_interrupt_by_the_caller_is_130_and_keeps_the_memory(api):
+    await api.create()
+    await api.run("before = 1")
+    for code in ("import time; time.sleep(60)", "import asyncio; await asyncio.sleep(60)"):
+        running = asyncio.create_task(api.run(code))
+        while (await api.session())["state"] != "running":
+            await asyncio.sleep(0)
+        answer = await api.send("POST", "/api/sessions/s/interrupt")
+        assert answer.status == 200
+        run = await running
+        assert (run["exit_code"], run["status"], run["memory"]) == (130, "interrupted", "kept")
+        assert run["timed_out"] is False
+    assert (await api.run("before"))["text"] == "1"
+
+
+async def test_interrupt_without_a_run_does_nothing(api):
+    await api.create()
+    await api.run("before = 1")
+    assert (await api.send("POST", "/api/sessions/s/interrupt")).status == 200
+    assert (await api.run("before"))["text"] == "1"
+
+
+async def test_code_that_handles_its_interrupt_decides_how_it_ends(api):
+    await api.create()
+    running = asyncio.create_task(
+        api.run(
+            "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('handled')",
+        )
+    )
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    await api.send("POST", "/api/sessions/s/interrupt")
+    run = await running
+    assert (run["exit_code"], run["stdout"]) == (0, "handled\n")
+
+
+async def test_restart_gives_an_empty_memory_and_keeps_the_files(api):
+    await api.create()
+    await api.run("before = 1; open('f', 'w').write('kept')")
+    assert (await api.send("POST", "/api/sessions/s/restart")).json["state"] == "idle"
+    run = await api.run("'before' in globals(), open('f').read()")
+    assert run["text"] == "(False, 'kept')"
+    assert (run["memory"], run["memory_detail"]) == ("lost", "the kernel was restarted")
+    assert (await api.run("1"))["memory"] == "kept"
+
+
+async def test_restart_during_a_run_ends_it_with_130(api):
+    await api.create()
+    running = asyncio.create_task(api.run("import time; print('said'); time.sleep(60)"))
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    following = asyncio.create_task(api.run("'time' in globals()"))
+    assert (await api.send("POST", "/api/sessions/s/restart")).status == 200
+    run = await running
+    assert (run["exit_code"], run["status"], run["memory"]) == (130, "interrupted", "lost")
+    assert run["stdout"] == "said\n"
+    assert (await following)["text"] == "False"
+
+
+async def test_delete_during_a_run_ends_everything(api, server):
+    await api.create()
+    mark = new_mark()
+    running = asyncio.create_task(
+        api.run(f"import subprocess; subprocess.run(['sleep', '{mark}'])")
+    )
+    await eventually(lambda: processes_marked(mark))
+    queued = asyncio.create_task(api.send("POST", "/api/sessions/s/run", {"code": "1"}))
+    answer = await api.send("DELETE", "/api/sessions/s")
+    assert answer.status == 200
+    assert processes_marked(mark) == []
+    run = await running
+    assert (run["exit_code"], run["memory"]) == (130, "lost")
+    assert (await queued).status == 404
+    assert (await api.send("GET", "/api/sessions/s")).status == 404
+
+
+@pytest.mark.parametrize("moment", ["idle", "starting"])
+async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_says_so(
+    api, server, moment
+):
+    await api.create()
+    if moment == "idle":
+        pid = int((await api.run("before = 1; import os; os.getpid()"))["text"])
+        psutil.Process(pid).kill()
+        await eventually(lambda: not psutil.pid_exists(pid))
+    else:
+        host = await eventually(
+            lambda: [
+                child
+                for child in psutil.Process().children()
+                if "kernelsvc.kernel_host" in child.cmdline()
+            ]
+        )
+        host[0].kill()
+    run = await api.run("'before' in globals()")
+    assert (run["exit_code"], run["text"]) == (0, "False")
+    if moment == "idle":
+        assert run["memory"] == "lost"
+        assert "SIGKILL" in run["memory_detail"]
+
+
+async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api):
+    await api.create()
+    pids = (await api.run("import os; print(os.getpid(), os.getppid())"))["stdout"].split()
+    kernel, host = (psutil.Process(int(pid)) for pid in pids)
+    running = asyncio.create_task(api.run("import time; time.sleep(60)"))
+    while (await api.session())["state"] != "running":
+        await asyncio.sleep(0)
+    host.kill()
+    run = await running
+    assert (run["exit_code"], run["memory"]) == (137, "lost")
+    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+    assert (await api.run("1"))["exit_code"] == 0
+
+
+async def test_a_host_that_is_stopped_does_not_stop_the_ladder(api):
+    await api.create()
+    host = psutil.Process(int((await api.run("import os; os.getppid()"))["text"]))
+    host.suspend()
+    run = await api.run("while True: pass", timeout=0.5)
+    assert (run["exit_code"], run["memory"]) == (124, "lost")
+    assert (await api.run("1"))["exit_code"] == 0
