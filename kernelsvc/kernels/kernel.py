@@ -45,8 +45,9 @@ class Execution:
 
     def __init__(self, request_id: str, sink: EventSink) -> None:
         self.request_id = request_id
-        self.started = asyncio.Event()
-        self.done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
         self.reply: Replied | None = None
         self.complete = False
         self.released = False
@@ -60,7 +61,7 @@ class Execution:
         self._heard_at = time.monotonic()
         match event:
             case Started():
-                self.started.set()
+                _resolve(self.started)
             case Idle():
                 self._idle = True
                 self._conclude()
@@ -98,8 +99,13 @@ class Execution:
         """Nothing more is expected, but what a kernel that is being ended may still say."""
         if self._patience is not None:
             self._patience.cancel()
-        self.started.set()
-        self.done.set()
+        _resolve(self.started)
+        _resolve(self.done)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Kernel:
@@ -194,7 +200,7 @@ class Kernel:
 
     def _hear(self, frames: list[Any]) -> None:
         self._heard.set()
-        message = self._deserialize(frames)
+        message = messages.unpack(self._client.session, frames)
         request_id = messages.parent_id(message) if message else None
         event = messages.event(message) if message else None
         if event is None or request_id is None:
@@ -209,22 +215,13 @@ class Kernel:
         socket = self._client.shell_channel.socket
         assert socket is not None
         while True:
-            message = self._deserialize(await socket.recv_multipart())
+            message = messages.unpack(self._client.session, await socket.recv_multipart())
             if (
                 message
                 and self._execution
                 and messages.parent_id(message) == self._execution.request_id
             ):
                 self._execution.hear_reply(messages.reply(message))
-
-    def _deserialize(self, frames: list[Any]) -> messages.Message | None:
-        """The message in these frames; None for one that is damaged or not signed by the kernel."""
-        session = self._client.session
-        try:
-            _, parts = session.feed_identities(frames)
-            return dict(session.deserialize(parts))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
 
     async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
         """Mark the end once the process is gone and everything it sent has been read."""
@@ -235,6 +232,8 @@ class Kernel:
             self._take_iopub(math.inf)
         finally:
             disconnected.cancel()
+            self._iopub.disable_monitor()
+            monitor.close(linger=0)
             self.ended.set()
             if self._execution is not None:
                 self._execution.end()
@@ -247,7 +246,6 @@ class Kernel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._iopub.disable_monitor()
         self._client.stop_channels()
         await self._manager.cleanup_resources()
 

@@ -43,15 +43,22 @@ class StopSignal:
     """Carries a `Stop` to the run; a stronger one replaces a weaker."""
 
     def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
         self.wanted: Stop | None = None
-        self.interrupted = asyncio.Event()
-        self.forced = asyncio.Event()
+        self.interrupted: asyncio.Future[None] = loop.create_future()
+        self.forced: asyncio.Future[None] = loop.create_future()
 
     def want(self, stop: Stop) -> None:
         """Ask the run to stop."""
         if self.wanted is None or stop.value > self.wanted.value:
             self.wanted = stop
-        (self.interrupted if stop is Stop.INTERRUPT else self.forced).set()
+        asked = self.interrupted if stop is Stop.INTERRUPT else self.forced
+        if not asked.done():
+            asked.set_result(None)
+
+    def rearm(self) -> None:
+        """The interrupt has been passed on; the next is a new one."""
+        self.interrupted = asyncio.get_running_loop().create_future()
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ async def run_to_end(
     timed_out = not await _wait(kernel, execution, timeout, stop)
     if timed_out:
         await _interrupt(kernel, execution, grace)
-        unwound = execution.done.is_set() and not kernel.ended.is_set()
+        unwound = execution.done.done() and not kernel.ended.is_set()
         if unwound and on_timeout is OnTimeout.INTERRUPT and stop.wanted is not Stop.KILL:
             await kernel.process.sweep(started_at)
         else:
@@ -110,36 +117,30 @@ async def _wait(kernel: Kernel, execution: Execution, timeout: float, stop: Stop
     An interrupt by the caller is sent on from here: the run goes on until it has unwound.
     """
     loop = asyncio.get_running_loop()
-    done = asyncio.ensure_future(execution.done.wait())
-    forced = asyncio.ensure_future(stop.forced.wait())
-    started = asyncio.ensure_future(execution.started.wait())
-    interrupted = asyncio.ensure_future(stop.interrupted.wait())
-    try:
-        await asyncio.wait(
-            {done, forced, started}, timeout=START_PATIENCE, return_when=asyncio.FIRST_COMPLETED
+    done, forced = execution.done, stop.forced
+    await asyncio.wait(
+        {done, forced, execution.started},
+        timeout=START_PATIENCE,
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    deadline = loop.time() + timeout
+    while not done.done() and not forced.done():
+        finished, _ = await asyncio.wait(
+            {done, forced, stop.interrupted},
+            timeout=max(0.0, deadline - loop.time()),
+            return_when=asyncio.FIRST_COMPLETED,
         )
-        deadline = loop.time() + timeout
-        while not done.done() and not forced.done():
-            finished, _ = await asyncio.wait(
-                {done, forced, interrupted},
-                timeout=max(0.0, deadline - loop.time()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not finished:
-                return False
-            if interrupted in finished and not done.done():
-                kernel.process.signal(signal.SIGINT)
-                stop.interrupted.clear()
-                interrupted = asyncio.ensure_future(stop.interrupted.wait())
-        return True
-    finally:
-        for wait in (done, forced, started, interrupted):
-            wait.cancel()
+        if not finished:
+            return False
+        if stop.interrupted.done() and not done.done():
+            stop.rearm()
+            kernel.process.signal(signal.SIGINT)
+    return True
 
 
 async def _interrupt(kernel: Kernel, execution: Execution, grace: Grace) -> None:
     kernel.process.signal(signal.SIGINT)
-    await wait_event(execution.done, grace.interrupt)
+    await asyncio.wait({execution.done}, timeout=grace.interrupt)
 
 
 async def end(kernel: Kernel, grace: Grace) -> None:

@@ -4,8 +4,13 @@ The kernel is the user's to alter, so a message may be anything: one that does n
 protocol says is dropped.
 """
 
+import hmac
+import json
 import re
 from typing import Any
+
+import orjson
+from jupyter_client.session import DELIM, Session
 
 from kernelsvc.kernel_host.wire import METADATA_KEY
 from kernelsvc.models.event import (
@@ -24,6 +29,36 @@ from kernelsvc.models.event import (
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 Message = dict[str, Any]
+
+
+def unpack(session: Session, frames: list[bytes]) -> Message | None:
+    """The message in these frames; None for one that is damaged or not signed with the key.
+
+    jupyter_client's own `deserialize` parses every date in every header, which costs a third of a
+    short run's time here and nobody reads them.
+    """
+    try:
+        delimiter = frames.index(DELIM)
+        signature, *signed = frames[delimiter + 1 : delimiter + 6]
+        if len(signed) != 4 or not hmac.compare_digest(session.sign(signed), signature):
+            return None
+        header, parent, metadata, content = map(_load, signed)
+        return {
+            "msg_type": header["msg_type"],
+            "parent_header": parent,
+            "metadata": metadata,
+            "content": content,
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _load(part: bytes) -> Any:
+    try:
+        return orjson.loads(part)
+    except orjson.JSONDecodeError:
+        # Lone surrogates, which only the standard library takes.
+        return json.loads(part)
 
 
 def execute_content(code: str) -> Message:

@@ -354,8 +354,7 @@ class LiveSession:
         """Store the run and what it changed; what is answered has been stored."""
         number = self._record.run_count + 1
         self._record = replace(self._record, run_count=number, last_run_at=run.started_at)
-        changes = {"run_count": number, "last_run_at": run.started_at, "data": run.data}
-        await self._runs.finish(run, number, code, changes)
+        await self._runs.finish(run, number, code)
         log.info(
             "run_finished",
             session_id=run.session_id,

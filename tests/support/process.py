@@ -1,0 +1,54 @@
+"""A service in a process of its own, started by its command line."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+
+class ServiceProcess:
+    """`kernelsvc serve` on a free port, in a data directory of its own; a context manager.
+
+    On exit it gets SIGTERM and must end with status 0. `settings` become `KERNELSVC_*` variables.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> Self:
+        self._directory = tempfile.mkdtemp(prefix="ks")
+        environment = {
+            "KERNELSVC_DATA_DIR": f"{self._directory}/data",
+            "KERNELSVC_RUNTIME_DIR": f"{self._directory}/run",
+            "KERNELSVC_PORT": "0",
+            "KERNELSVC_LOG_LEVEL": "warning",
+            **{f"KERNELSVC_{name.upper()}": str(value) for name, value in self._settings.items()},
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kernelsvc", "serve"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        prefix = "kernelsvc answers on "
+        if not line.startswith(prefix):
+            raise RuntimeError(f"the service did not start: {line!r}")
+        self.url = line.removeprefix(prefix).strip()
+        address = urlsplit(self.url)
+        assert address.hostname is not None
+        assert address.port is not None
+        self.host, self.port = address.hostname, address.port
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        with self.process:
+            status = self.process.wait(60)
+        shutil.rmtree(self._directory)
+        assert status == 0, f"the service ended with {status}"
