@@ -121,7 +121,8 @@ class Kernel:
         self._manager = manager
         self.process = process
         self._on_late = on_late
-        self._client = _client(manager, context)
+        self._context = context
+        self._client: AsyncKernelClient
         self._execution: Execution | None = None
         self._heard = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,6 +135,7 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
+        self._client = _client(self._manager, self._context)
         self._client.start_channels(stdin=False, hb=False)
         monitor = self._iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._tasks = [
@@ -246,7 +248,9 @@ class Kernel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._client.stop_channels()
+        if self._tasks:
+            for channel in ("shell", "iopub", "control"):
+                getattr(self._client, f"{channel}_channel").stop()
         await self._manager.cleanup_resources()
 
 

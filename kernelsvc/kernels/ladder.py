@@ -35,7 +35,7 @@ class Stop(Enum):
     """What somebody else wants of a run that is going on."""
 
     INTERRUPT = auto()
-    RESTART = auto()
+    END = auto()
     KILL = auto()
 
 
@@ -95,7 +95,7 @@ async def run_to_end(
             await kernel.process.sweep(started_at)
         else:
             await end(kernel, grace)
-    elif stop.wanted is Stop.RESTART:
+    elif stop.wanted is Stop.END:
         await _interrupt(kernel, execution, grace)
         await end(kernel, grace)
     elif stop.wanted is Stop.KILL:

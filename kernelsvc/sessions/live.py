@@ -182,7 +182,7 @@ class LiveSession:
     async def restart(self) -> None:
         """Replace the kernel; a run that is going on ends with 130, runs behind it wait."""
         if self._current is not None:
-            self._current.want(Stop.RESTART)
+            self._current.want(Stop.END)
             await asyncio.shield(self.begin_wake())
         else:
             await asyncio.shield(self._spawn(self._take_turn(self._restart)))
@@ -201,14 +201,18 @@ class LiveSession:
     async def _fall_asleep(self) -> None:
         if self._queued:
             raise SessionBusy(self._record.id)
+        await self._end_kernel()
+        await self._slot.free()
+        self._lost = _ASLEEP if self._record.run_count else None
+
+    async def _end_kernel(self) -> None:
+        """End the kernel politely, and keep what it has left behind."""
         if self._slot.kernel is not None:
             await self._slot.leave(self._policy.grace)
             await self._data.take()
             await self._sessions.change(self._record.id, {"data": self._data.value})
             log.info("session_slept", session_id=self._record.id)
-        await self._slot.free()
         await self._background.save()
-        self._lost = _ASLEEP if self._record.run_count else None
 
     def _kernel_died(self, returncode: int) -> None:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
@@ -245,16 +249,19 @@ class LiveSession:
             await asyncio.wait(set(self._tasks))
 
     async def close(self, *, delete: bool = False) -> None:
-        """End whatever is going on and free the kernel; nothing runs here afterwards."""
+        """End whatever is going on and free the kernel; nothing runs here afterwards.
+
+        A session that is deleted ends at once; else its code may save what it wants to.
+        """
         self._closed = True
         self._deleted = self._deleted or delete
         if self._current is not None:
-            self._current.want(Stop.KILL)
-        self._slot.kill()
+            self._current.want(Stop.KILL if delete else Stop.END)
+        self._slot.close(kill=delete)
         await self.finish()
-        await self._slot.free()
         if not delete:
-            await self._background.save()
+            await self._end_kernel()
+        await self._slot.free()
 
     # ---- runs
 

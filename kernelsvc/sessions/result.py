@@ -41,7 +41,7 @@ def exit_code(ending: Ending) -> int:
     """The run's exit code, as the contract lists them."""
     if ending.timed_out:
         return TIMED_OUT
-    if ending.stopped in (Stop.RESTART, Stop.KILL):
+    if ending.stopped in (Stop.END, Stop.KILL):
         return INTERRUPTED
     if ending.returncode is not None:
         return ending.returncode if ending.returncode >= 0 else 128 - ending.returncode
@@ -72,8 +72,8 @@ def memory(ending: Ending, lost_before: str | None) -> tuple[Memory, str | None]
 def _why_it_ended(ending: Ending) -> str:
     if ending.timed_out:
         return "the run timed out and its kernel was replaced"
-    if ending.stopped is Stop.RESTART:
-        return "the kernel was restarted while the run was going on"
+    if ending.stopped is Stop.END:
+        return "the kernel was ended on request while the run was going on"
     if ending.stopped is Stop.KILL:
         return "the session was ended while the run was going on"
     assert ending.returncode is not None

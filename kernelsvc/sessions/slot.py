@@ -98,10 +98,10 @@ class KernelSlot:
         self._watch = None
         self._on_death(kernel.process.exited.result())
 
-    def kill(self) -> None:
-        """SIGKILL the kernel from outside the turn; nothing is started any more."""
+    def close(self, *, kill: bool) -> None:
+        """From outside the turn: try no start again; with `kill`, SIGKILL the kernel now."""
         self._closed = True
-        if self.kernel is not None:
+        if kill and self.kernel is not None:
             self.kernel.process.kill()
 
     async def drop(self, grace: Grace = _AT_ONCE) -> None:

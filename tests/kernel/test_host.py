@@ -1,0 +1,159 @@
+"""The kernel host and the provisioner on it, without the service."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from jupyter_client.manager import AsyncKernelManager
+
+from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernel_host import wire
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
+from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.kernels.provisioner import HostProvisioner
+from tests.support.waiting import eventually
+
+ARGV = [sys.executable, "-m", "kernelsvc.kernel_host"]
+
+
+def alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def with_kernel(use):
+    """Calls `use(host, manager)` with a kernel that jupyter_client's manager started on a host."""
+    with tempfile.TemporaryDirectory(prefix="ks") as directory:
+        host = await KernelHost.spawn(ARGV, {"PATH": os.environ["PATH"]})
+        manager = AsyncKernelManager(
+            kernel_name=kernelspec_of("python"),
+            kernel_spec_manager=KernelSpecs(),
+            connection_file=f"{directory}/k.json",
+            transport="ipc",
+            ip=f"{directory}/k-ipc",
+        )
+        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
+            setattr(manager, f"{channel}_port", port)
+        environment = {"PATH": os.environ["PATH"], "HOME": directory, "IPYTHONDIR": directory}
+        await manager.start_kernel(host=host, cwd=Path(directory), env=environment)
+        try:
+            await use(host, manager)
+        finally:
+            await host.close()
+            manager.cleanup_connection_file()
+            await manager.cleanup_resources()
+
+
+async def test_jupyter_clients_manager_drives_a_kernel_through_the_entry_point():
+    async def use(host, manager):
+        assert isinstance(manager.provisioner, HostProvisioner)
+        client = manager.client()
+        client.start_channels()
+        await client.wait_for_ready(timeout=60)
+        assert await manager.is_alive()
+        reply = await client.execute("answer = 6 * 7", reply=True)
+        assert reply["content"]["status"] == "ok"
+        request = client.execute("import time; time.sleep(60)")
+        while (await client.get_iopub_msg())["msg_type"] != "execute_input":
+            pass
+        await manager.interrupt_kernel()
+        reply = await client.get_shell_msg()
+        while reply["parent_header"]["msg_id"] != request:
+            reply = await client.get_shell_msg()
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        client.stop_channels()
+        pid = manager.provisioner.kernel.pid
+        await manager.shutdown_kernel(now=True)
+        assert not alive(pid)
+        assert await manager.provisioner.poll() == -signal.SIGKILL
+
+    await with_kernel(use)
+
+
+async def test_a_host_that_is_hung_up_on_leaves_nothing():
+    async def use(host, manager):
+        kernel = manager.provisioner.kernel
+        await kernel.ready
+        assert alive(kernel.pid)
+        await host.close()
+        assert host.closed.is_set()
+        assert not alive(kernel.pid)
+        assert kernel.exited.result() == wire_killed()
+
+    def wire_killed():
+        return -signal.SIGKILL
+
+    await with_kernel(use)
+
+
+async def test_a_host_that_is_killed_takes_its_kernel_along():
+    async def use(host, manager):
+        kernel = manager.provisioner.kernel
+        await kernel.ready
+        host.kill()
+        assert await asyncio.wait_for(kernel.exited, 10) == -signal.SIGKILL
+        await eventually(lambda: not alive(kernel.pid))
+
+    await with_kernel(use)
+
+
+def test_a_host_hangs_up_on_whoever_talks_nonsense():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        host = subprocess.Popen(
+            [*ARGV, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        theirs.close()
+        ours.sendall(b'["launch", {"missiles": 2}]\n')
+        ours.settimeout(30)
+        assert ours.recv(1) == b""
+        with host:
+            assert "WireError" in host.communicate(timeout=30)[1]
+        assert host.returncode == 1
+
+
+async def test_a_service_hangs_up_on_a_host_that_talks_nonsense():
+    liar = [sys.executable, "-c", "import os, sys; os.write(int(sys.argv[1]), b'nonsense\\n'); input()"]
+    host = await KernelHost.spawn(liar, {})
+    await asyncio.wait_for(host.closed.wait(), 30)
+    kernel = host.start_kernel("/nowhere", Path("/"), {})
+    assert kernel.exited.result() == -signal.SIGKILL
+    await host.close()
+
+
+@pytest.mark.parametrize("broken", ["exit", "hang"])
+async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
+    code = {
+        "exit": "import sys; sys.exit('no such interpreter here')",
+        "hang": "import time; time.sleep(600)",
+    }[broken]
+    with tempfile.TemporaryDirectory(prefix="ks") as directory:
+        runtime = RuntimeDirectory(Path(directory))
+        runtime.open()
+        launcher = Launcher(runtime, Path(directory), patience=0.5 if broken == "hang" else 60)
+        host = await KernelHost.spawn([sys.executable, "-c", code], {})
+        seat = await launcher.seat(kernelspec_of("python"), Path(directory))
+        await seat.host.close()
+        seat.host = host
+        expected = {"exit": "no such interpreter here", "hang": "not ready in 0.5 s"}[broken]
+        with pytest.raises(KernelStartFailed, match=expected):
+            await launcher.start(
+                seat, kernelspec_of("python"), Path(directory), lambda request_id, event: None
+            )
+        host.kill()
+        await seat.close()
+        launcher.close()
+        runtime.close()
