@@ -21,6 +21,8 @@ from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
 from kernelsvc.kernels.provisioner import HostProvisioner
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("io_loop")
+
 ARGV = [sys.executable, "-m", "kernelsvc.kernel_host"]
 
 
@@ -64,8 +66,10 @@ async def test_jupyter_clients_manager_drives_a_kernel_through_the_entry_point()
         reply = await client.execute("answer = 6 * 7", reply=True)
         assert reply["content"]["status"] == "ok"
         request = client.execute("import time; time.sleep(60)")
-        while (await client.get_iopub_msg())["msg_type"] != "execute_input":
-            pass
+        kind, about = None, None
+        while (kind, about) != ("execute_input", request):
+            message = await client.get_iopub_msg()
+            kind, about = message["msg_type"], message["parent_header"].get("msg_id")
         await manager.interrupt_kernel()
         reply = await client.get_shell_msg()
         while reply["parent_header"]["msg_id"] != request:
