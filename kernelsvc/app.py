@@ -1,6 +1,7 @@
 """The composition root: builds every part, starts them in order, stops them in reverse."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -16,7 +17,7 @@ from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext
 from kernelsvc.api.routes import make_application
-from kernelsvc.errors import ShuttingDown
+from kernelsvc.errors import NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
@@ -89,8 +90,11 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         async def check_ready() -> None:
             if service.is_closing:
                 raise ShuttingDown
-            await database.ping()
-            await asyncio.to_thread(_check_writable, settings)
+            try:
+                await database.ping()
+                await asyncio.to_thread(_check_writable, settings)
+            except OSError as error:
+                raise NotReady(f"the data directory cannot be used: {error.strerror}") from error
 
         application = make_application(
             ApiContext(service, Bounds(settings.max_timeout), settings.max_body_bytes, check_ready)
@@ -168,6 +172,6 @@ def _lock(settings: Settings) -> int:
 def _check_writable(settings: Settings) -> None:
     """Raise unless a session's files could be written now."""
     if shutil.disk_usage(settings.data_dir).free < settings.max_data_bytes:
-        raise OSError(f"no space is left below {settings.data_dir}")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if not os.access(settings.data_dir, os.W_OK):
-        raise PermissionError(f"{settings.data_dir} cannot be written to")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -8,6 +8,7 @@
     |-- SessionBusy             session_busy          a run is going on and the caller will not wait
     |-- QueueFull               queue_full            too many runs wait in this session
     |-- KernelStartFailed       kernel_start_failed
+    |-- NotReady                not_ready           no session could be created now
     `-- ShuttingDown            shutting_down
 
 What the user's code does wrong is no error of ours: it is data in the run's result.
@@ -93,6 +94,12 @@ class KernelStartFailed(KernelsvcError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the session's kernel could not be started: {reason}")
+
+
+class NotReady(KernelsvcError):
+    """The service lives but could not create a session now."""
+
+    code = "not_ready"
 
 
 class ShuttingDown(KernelsvcError):

@@ -4,8 +4,10 @@ Read by `app` and `cli` only; everything else is given values. Times are in seco
 such as "5m"; sizes in bytes.
 """
 
+import contextlib
 import math
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,10 +26,10 @@ DEFAULT_CONFIG = Path("config/kernelsvc.toml")
 
 def _duration(value: Any) -> float:
     """A duration; in the environment a number is text, too."""
-    try:
-        return parse_duration(float(value))
-    except ValueError:
-        return parse_duration(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return parse_duration(float(value))
+    return parse_duration(value)
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
@@ -99,8 +101,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     """The settings from all sources; flags that are None are not given.
 
     The file is `config`, else that of `KERNELSVC_CONFIG`, else `config/kernelsvc.toml` where there
-    is one. Raises FileNotFoundError for a file that was named and is not there, and pydantic's
-    ValidationError, which names the setting.
+    is one. Raises FileNotFoundError for a file that was named and is not there, ValueError for one
+    that is not TOML, and pydantic's ValidationError, which names the setting.
     """
     named = config or (Path(path) if (path := os.environ.get("KERNELSVC_CONFIG")) else None)
     if named is not None and not named.is_file():
@@ -110,4 +112,8 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         model_config = SettingsConfigDict(toml_file=named or DEFAULT_CONFIG)
 
     given = {name: value for name, value in flags.items() if value is not None}
-    return Settings.model_construct(**FromFile(**given).model_dump())
+    try:
+        settings = FromFile(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{named or DEFAULT_CONFIG} is not TOML: {error}") from error
+    return Settings.model_construct(**settings.model_dump())

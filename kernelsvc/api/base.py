@@ -18,6 +18,7 @@ from kernelsvc.errors import (
     InvalidRequest,
     KernelStartFailed,
     KernelsvcError,
+    NotReady,
     QueueFull,
     RunNotFound,
     SessionBusy,
@@ -41,8 +42,10 @@ _STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     SessionBusy: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     KernelStartFailed: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_MOST_DIGITS = 18
 _RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
 _HTTP_CODES = {
     HTTPStatus.BAD_REQUEST: ("invalid_request", "the request is malformed"),
@@ -89,16 +92,17 @@ class ApiHandler(RequestHandler):
         """Check what the headers already tell, before a body is read."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
-        length = int(self.request.headers.get("Content-Length") or 0)
-        if length > self.context.max_body_bytes:
+        length = self.request.headers.get("Content-Length") or "0"
+        if not (length.isascii() and length.isdigit()):
+            raise HTTPError(HTTPStatus.BAD_REQUEST)
+        if len(length) > _MOST_DIGITS or int(length) > self.context.max_body_bytes:
             raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
     def data_received(self, chunk: bytes) -> None:
         """Called by Tornado with each piece of the body."""
         self._received += len(chunk)
-        if self._received > self.context.max_body_bytes:
-            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        self._chunks.append(chunk)
+        if self._received <= self.context.max_body_bytes:
+            self._chunks.append(chunk)
 
     def set_default_headers(self) -> None:
         """Called by Tornado for every answer."""
@@ -121,6 +125,9 @@ class ApiHandler(RequestHandler):
         kind = self.request.headers.get("Content-Type", "application/json")
         if kind.partition(";")[0].strip().lower() != "application/json":
             raise HTTPError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        if self._received > self.context.max_body_bytes:
+            # It came in pieces, without its length being told: what was too much was not kept.
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
             return json.loads(b"".join(self._chunks))
         except (ValueError, RecursionError) as error:
@@ -185,11 +192,12 @@ class ApiHandler(RequestHandler):
 
 
 class UnknownPath(ApiHandler):
-    """Everything that is at no path of ours."""
+    """Everything that is at no path of ours: 404, whatever the method."""
 
-    def prepare(self) -> None:
-        """Answer 404, whatever the method."""
+    def _refuse(self) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)
+
+    get = head = post = delete = patch = put = options = _refuse
 
 
 def _to_json(model: BaseModel) -> bytes:
@@ -214,9 +222,10 @@ def _problem(detail: Any) -> FieldProblem:
             message = str(detail["msg"])
     if detail["type"] == "missing" or not isinstance(given, str | int | float | bool | None):
         return FieldProblem(field, message)
-    return FieldProblem(field, f"{message} (given: {_shortened(given)})")
+    return FieldProblem(field, f"{message} (given: {shortened(given)})")
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """The value as JSON, to quote in an error; the end of a long one is left out."""
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,9 +1,11 @@
 """/api/sessions and what acts on one session's kernel."""
 
+import re
 from http import HTTPStatus
+from typing import get_args
 
 from kernelsvc import clock
-from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.base import ApiHandler, shortened
 from kernelsvc.errors import FieldProblem, InvalidRequest
 from kernelsvc.models.session import (
     AllDeleted,
@@ -12,6 +14,7 @@ from kernelsvc.models.session import (
     Patched,
     PatchSession,
     SessionFilter,
+    SessionState,
 )
 
 _MAX_LIMIT = 1000
@@ -50,13 +53,19 @@ class SessionsHandler(ApiHandler):
             problem = "is not a parameter of this request"
             raise InvalidRequest([FieldProblem(name, problem) for name in unknown])
         limit = given.get("limit", "100")
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MAX_LIMIT):
-            problem = f"must be a whole number from 1 to {_MAX_LIMIT} (given: {limit!r})"
+        if not (re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= _MAX_LIMIT):
+            problem = f"must be a whole number from 1 to {_MAX_LIMIT} (given: {shortened(limit)})"
             raise InvalidRequest([FieldProblem("limit", problem)])
+        state = given.get("state")
+        if state not in (None, *get_args(SessionState)):
+            problem = (
+                f"must be one of {', '.join(get_args(SessionState))} (given: {shortened(state)})"
+            )
+            raise InvalidRequest([FieldProblem("state", problem)])
         return SessionFilter(
             limit=int(limit),
             after=given.get("cursor"),
-            state=given.get("state"),
+            state=state,
             language=given.get("language"),
             metadata={
                 name.removeprefix(_METADATA): value

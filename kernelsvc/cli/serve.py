@@ -4,8 +4,6 @@ import argparse
 import asyncio
 import sys
 
-from pydantic import ValidationError
-
 from kernelsvc.app import DataDirectoryInUse
 from kernelsvc.app import serve as serve_until_stopped
 from kernelsvc.logs import configure_logging
@@ -31,7 +29,7 @@ def serve(arguments: argparse.Namespace) -> int:
         settings = load_settings(
             arguments.config, **{name: getattr(arguments, name) for name in _FLAGS}
         )
-    except (ValidationError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"kernelsvc: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log_format, settings.log_level)

@@ -13,7 +13,9 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from kernelsvc.models.fields import json_problem
 
 DATA_FILE = ".session_data.json"
 
@@ -70,7 +72,7 @@ class DataFile:
     def _signature(self) -> Signature | None:
         try:
             found = os.lstat(self._path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
@@ -82,14 +84,12 @@ class DataFile:
             content = file.read(self._max_bytes + 1)
         if len(content) > self._max_bytes:
             raise ValueError(f"it is larger than {self._max_bytes} bytes")
-        data = json.loads(content, parse_constant=_refuse)
+        data = json.loads(content)
         if not isinstance(data, dict):
             raise ValueError("it does not hold a JSON object")  # noqa: TRY004
+        if (problem := json_problem(data)) is not None:
+            raise ValueError(f"it {problem}")
         return data
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}, which JSON cannot")
 
 
 def _reason(error: Exception) -> str:

@@ -27,7 +27,9 @@ class Workspaces:
             if entry.name not in session_ids:
                 self.remove(entry.name)
         for entry in os.scandir(self._trash):
-            shutil.rmtree(entry.path, ignore_errors=True)
+            _delete(Path(entry.path))
+        for session_id in session_ids:
+            self.create(session_id)
 
     def path(self, session_id: str) -> Path:
         """Where the session's files are."""
@@ -44,7 +46,7 @@ class Workspaces:
             self.path(session_id).rename(doomed)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed, ignore_errors=True)
+        _delete(doomed)
 
     def renew(self, session_id: str) -> None:
         """Replace the workspace by an empty one."""
@@ -54,16 +56,23 @@ class Workspaces:
     def usage(self, session_id: str) -> tuple[int, int]:
         """How many files the session keeps, and their bytes; links are not followed."""
         count = size = 0
+        data_file = str(self.path(session_id) / DATA_FILE)
         for folder, _, names in os.walk(self.path(session_id)):
             for name in names:
                 path = os.path.join(folder, name)
+                if path == data_file:
+                    continue
                 try:
                     size += os.lstat(path).st_size
                 except FileNotFoundError:
                     continue
                 count += 1
-        data_file = self.path(session_id) / DATA_FILE
-        if data_file.is_file():
-            count -= 1
-            size -= data_file.stat().st_size
-        return count, max(size, 0)
+        return count, size
+
+
+def _delete(path: Path) -> None:
+    """Delete whatever is at the path; a link, not what it points to."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -126,7 +126,7 @@ def decode(line: bytes) -> Command | Report:
         if fields.keys() != expected.keys():
             raise WireError(f"message {name!r} has the wrong fields")
         return message(**{key: _checked(fields[key], kind) for key, kind in expected.items()})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WireError("not a message of the kernel host protocol") from error
 
 

@@ -25,8 +25,18 @@ from kernelsvc.models.event import (
     Text,
     UpdateDisplay,
 )
+from kernelsvc.models.fields import json_problem
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+_NOT_AS_THE_PROTOCOL_SAYS = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 Message = dict[str, Any]
 
@@ -49,7 +59,7 @@ def unpack(session: Session, frames: list[bytes]) -> Message | None:
             "metadata": metadata,
             "content": content,
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except _NOT_AS_THE_PROTOCOL_SAYS:
         return None
 
 
@@ -81,14 +91,15 @@ def execute_metadata(env: dict[str, str], stdin: str | None) -> Message:
 def parent_id(message: Message) -> str | None:
     """The id of the request that a message is about."""
     parent = message.get("parent_header")
-    return parent.get("msg_id") if isinstance(parent, dict) else None
+    request_id = parent.get("msg_id") if isinstance(parent, dict) else None
+    return request_id if isinstance(request_id, str) else None
 
 
 def event(message: Message) -> Event | None:
     """What an iopub message says; None for what is of no concern to a run, or not well-formed."""
     try:
         return _event(message["msg_type"], message["content"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except _NOT_AS_THE_PROTOCOL_SAYS:
         return None
 
 
@@ -105,16 +116,18 @@ def _event(kind: str, content: Message) -> Event | None:
         case "execute_result":
             return Result(
                 _bundle(content["data"]),
-                _object(content["metadata"]),
+                _metadata(content["metadata"]),
                 int(content["execution_count"]),
                 _display_id(content),
             )
         case "display_data":
             return Display(
-                _bundle(content["data"]), _object(content["metadata"]), _display_id(content)
+                _bundle(content["data"]), _metadata(content["metadata"]), _display_id(content)
             )
         case "update_display_data" if display_id := _display_id(content):
-            return UpdateDisplay(_bundle(content["data"]), _object(content["metadata"]), display_id)
+            return UpdateDisplay(
+                _bundle(content["data"]), _metadata(content["metadata"]), display_id
+            )
         case "clear_output":
             return ClearOutput(bool(content["wait"]))
         case "error":
@@ -129,17 +142,25 @@ def _event(kind: str, content: Message) -> Event | None:
 
 def reply(message: Message) -> Replied:
     """What an execute_reply says."""
-    content = message.get("content", {})
-    extra = message.get("metadata", {}).get(METADATA_KEY, {})
+    content = _object_or_empty(message.get("content"))
+    extra = _object_or_empty(_object_or_empty(message.get("metadata")).get(METADATA_KEY))
     failed = content.get("status") != "ok"
-    exit_code = extra.get("exit_code")
-    count = content.get("execution_count")
+    ename = content.get("ename")
+    exit_code = _whole(extra.get("exit_code"))
     return Replied(
         failed=failed,
-        ename=str(content["ename"]) if "ename" in content else None,
-        exit_code=exit_code if isinstance(exit_code, int) else int(failed),
-        execution_count=count if isinstance(count, int) else None,
+        ename=ename if isinstance(ename, str) else None,
+        exit_code=int(failed) if exit_code is None else exit_code & 0xFF,
+        execution_count=_whole(content.get("execution_count")),
     )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _object_or_empty(value: Any) -> Message:
+    return value if isinstance(value, dict) else {}
 
 
 def clean(text: str) -> str:
@@ -160,11 +181,27 @@ def _object(value: Any) -> Message:
     return value
 
 
+def _metadata(value: Any) -> Message:
+    metadata = _json(_object(value))
+    return {} if json_problem(metadata) else dict(metadata)
+
+
 def _bundle(value: Any) -> Message:
-    return {
-        clean(kind): clean(item) if isinstance(item, str) else item
-        for kind, item in _object(value).items()
-    }
+    bundle = ((clean(kind), _json(item)) for kind, item in _object(value).items())
+    return {kind: item for kind, item in bundle if json_problem(item) is None}
+
+
+def _json(value: Any) -> Any:
+    """The same JSON value, its texts such as UTF-8 can carry."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(key): _json(item) for key, item in value.items()}
+        case list():
+            return [_json(item) for item in value]
+        case _:
+            return value
 
 
 def _display_id(content: Message) -> str | None:

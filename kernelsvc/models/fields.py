@@ -10,9 +10,11 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
 
 NEVER: Final = "never"
+MAX_JSON_DEPTH: Final = 100
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -35,9 +37,13 @@ class OnTimeout(StrEnum):
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _timeout(value: Any, info: ValidationInfo) -> float | None:
@@ -58,8 +64,8 @@ def parse_duration(value: Any) -> float:
     if value == NEVER:
         return math.inf
     number = _number(value)
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)):
-        number = float(match[1]) * _UNIT_SECONDS[match[2]]
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        number = _number(float(match[1]) * _UNIT_SECONDS[match[2]])
     if number is None or number <= 0:
         raise ValueError('must be seconds greater than 0, a duration such as "5m", or "never"')
     return number
@@ -97,21 +103,25 @@ def _encodes(text: str) -> bool:
 
 
 def _json_object(value: dict[str, Any]) -> dict[str, Any]:
-    if not _is_finite(value):
-        raise ValueError("holds NaN or an infinity, which JSON cannot")
+    if (problem := json_problem(value)) is not None:
+        raise ValueError(problem)
     return value
 
 
-def _is_finite(value: Any) -> bool:
+def json_problem(value: Any, depth: int = 0) -> str | None:
+    """Why a parsed value cannot go out as JSON again; None where it can."""
+    if depth > MAX_JSON_DEPTH:
+        return f"is nested more than {MAX_JSON_DEPTH} levels deep"
     match value:
-        case float():
-            return math.isfinite(value)
+        case float() if not math.isfinite(value):
+            return "holds NaN or an infinity, which JSON cannot"
         case dict():
-            return all(_is_finite(item) for item in value.values())
+            problems = (json_problem(item, depth + 1) for item in value.values())
         case list():
-            return all(_is_finite(item) for item in value)
+            problems = (json_problem(item, depth + 1) for item in value)
         case _:
-            return True
+            return None
+    return next((problem for problem in problems if problem is not None), None)
 
 
 def iso(time: datetime) -> str:

@@ -7,6 +7,7 @@ beginning and the end, where the error is, can be read.
 
 import json
 from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +28,10 @@ from kernelsvc.models.output import (
     ResultOutput,
     StreamOutput,
 )
-from kernelsvc.outputs.terminal import TerminalText
+from kernelsvc.outputs.terminal import TerminalText, utf8_size
+
+# What an output costs beside its text; so many small ones fill the bound, too.
+_ITEM_BYTES = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +48,7 @@ class _Stream:
 class _Rich:
     event: Display | Result | Raised
     size: int
-    place: Literal["head", "tail", "gone"] = "head"
+    place: Literal["head", "tail"] = "head"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class OutputCollector:
     def __init__(self, max_bytes: int) -> None:
         self._head_room = max_bytes // 2
         self._tail_room = max_bytes - self._head_room
+        self._most_items = max(16, self._head_room // _ITEM_BYTES)
         self._head: list[_Stream | _Rich] = []
         self._tail: deque[_Stream | _Rich] = deque()
         self._head_size = 0
@@ -72,6 +77,7 @@ class OutputCollector:
         self._head_full = False
         self._cut = 0
         self._clear_due = False
+        self._error: Raised | None = None
         self._displays: dict[str, list[_Rich]] = {}
 
     def add(self, event: Event) -> None:
@@ -106,10 +112,9 @@ class OutputCollector:
     def _write(self, name: str, text: str) -> None:
         if not self._head_full:
             # A piece that would leave the head is split: its beginning still belongs there.
-            room = self._head_room - self._head_size
-            fits, text = (text, "") if len(text) <= room else (text[:room], text[room:])
+            fits, text = _split(text, self._head_room - self._head_size)
             self._head_size += self._write_to(self._head, name, fits)
-            self._head_full = self._head_size >= self._head_room
+            self._head_full = bool(text) or self._is_full(self._head, self._head_size)
         if text:
             self._tail_size += self._write_to(self._tail, name, text)
             self._trim()
@@ -126,20 +131,25 @@ class OutputCollector:
         last.shown.write(text)
         return last.size - before
 
+    def _is_full(self, items: Sized, size: int) -> bool:
+        return size >= self._head_room or len(items) >= self._most_items
+
     def _show(self, event: Display | Result | Raised) -> None:
+        if isinstance(event, Raised):
+            event = self._error = self._clipped(event)
         item = _Rich(event, _size(event))
+        if not isinstance(event, Raised) and event.display_id is not None:
+            self._displays.setdefault(event.display_id, []).append(item)
         if not self._head_full and self._head_size + item.size <= self._head_room:
             self._head.append(item)
             self._head_size += item.size
+            self._head_full = self._is_full(self._head, self._head_size)
         else:
             self._head_full = True
             item.place = "tail"
             self._tail.append(item)
             self._tail_size += item.size
             self._trim()
-        display_id = None if isinstance(event, Raised) else event.display_id
-        if display_id is not None:
-            self._displays.setdefault(display_id, []).append(item)
 
     def _update(self, event: UpdateDisplay) -> None:
         for item in self._displays.get(event.display_id, []):
@@ -151,27 +161,53 @@ class OutputCollector:
             before, item.size = item.size, _size(item.event)
             if item.place == "tail":
                 self._tail_size += item.size - before
-            elif item.place == "head":
+            elif self._head_size - before + item.size <= self._head_room:
                 self._head_size += item.size - before
+            else:
+                self._head.remove(item)
+                self._head_size -= before
+                self._cut += item.size
+                self._forget(item)
         self._trim()
+
+    def _forget(self, item: "_Rich") -> None:
+        """The item is not kept any more: updates no longer reach it."""
+        display_id = None if isinstance(item.event, Raised) else item.event.display_id
+        if display_id is not None:
+            items = self._displays[display_id]
+            items.remove(item)
+            if not items:
+                del self._displays[display_id]
+
+    def _clipped(self, error: Raised) -> Raised:
+        """The error, its text cut to what the tail can hold: what failed is always told."""
+        room = self._tail_room // 2
+        if _size(error) <= room * 2:
+            return error
+        traceback, _ = _split("\n".join(error.traceback), room)
+        evalue, _ = _split(error.evalue, room)
+        clipped = Raised(error.ename, evalue, (traceback,))
+        self._cut += _size(error) - _size(clipped)
+        return clipped
 
     def _trim(self) -> None:
         """Let the oldest of the tail go; with some slack, so that not each event pays for it."""
-        if self._tail_size <= self._tail_room + self._tail_room // 4:
+        slack = self._tail_room // 4
+        if self._tail_size <= self._tail_room + slack and len(self._tail) <= self._most_items:
             return
         self._trim_to(self._tail_room)
 
     def _trim_to(self, room: int) -> None:
-        while self._tail_size > room:
+        while self._tail_size > room or len(self._tail) > self._most_items:
             first = self._tail[0]
             excess = self._tail_size - room
-            if isinstance(first, _Stream) and first.size > excess:
+            if isinstance(first, _Stream) and first.size > excess > 0:
                 cut = first.shown.cut_front(excess)
             else:
                 cut = first.size
                 self._tail.popleft()
                 if isinstance(first, _Rich):
-                    first.place = "gone"
+                    self._forget(first)
             self._tail_size -= cut
             self._cut += cut
 
@@ -186,19 +222,19 @@ class OutputCollector:
         outputs = [_output(item) for item in items if item.size]
         streams = {"stdout": "", "stderr": ""}
         text: str | None = None
-        error: Raised | None = None
-        for item, output in zip((item for item in items if item.size), outputs, strict=True):
+        for output in outputs:
             match output:
                 case StreamOutput(name=name, text=said):
                     streams[name] += said
                 case ResultOutput(data=data):
                     text = data.get("text/plain", text)
-                case ErrorOutput() if isinstance(item, _Rich) and isinstance(item.event, Raised):
-                    error = item.event
-                    streams["stderr"] += "\n".join(output.traceback) + "\n"
+                case ErrorOutput(traceback=traceback):
+                    streams["stderr"] += "\n".join(traceback) + "\n"
                 case _:
                     continue
-        return Collected(outputs, streams["stdout"], streams["stderr"], text, error, self._cut)
+        return Collected(
+            outputs, streams["stdout"], streams["stderr"], text, self._error, self._cut
+        )
 
 
 def _fields(event: Display | Result) -> dict[str, Any]:
@@ -221,11 +257,22 @@ def _output(item: "_Stream | _Rich") -> Output:
 
 def _size(event: Display | Result | Raised) -> int:
     if isinstance(event, Raised):
-        return sum(map(len, event.traceback)) + len(event.evalue)
-    return _bundle_size(event.data)
+        return sum(map(utf8_size, event.traceback)) + utf8_size(event.evalue)
+    return _bundle_size(event.data) + (len(json.dumps(event.metadata)) if event.metadata else 0)
 
 
 def _bundle_size(data: MimeBundle) -> int:
     return sum(
-        len(value) if isinstance(value, str) else len(json.dumps(value)) for value in data.values()
+        utf8_size(value) if isinstance(value, str) else len(json.dumps(value))
+        for value in data.values()
     )
+
+
+def _split(text: str, size: int) -> tuple[str, str]:
+    """The text up to `size` bytes of UTF-8, whole characters only, and the rest."""
+    if utf8_size(text) <= size:
+        return text, ""
+    if text.isascii():
+        return text[:size], text[size:]
+    fits = text.encode()[: max(0, size)].decode(errors="ignore")
+    return fits, text[len(fits) :]

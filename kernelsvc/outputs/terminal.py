@@ -13,12 +13,13 @@ class TerminalText:
     current line.
     """
 
-    __slots__ = ("_column", "_line", "_lines", "size")
+    __slots__ = ("_column", "_line", "_lines", "_returned", "size")
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._line = ""
         self._column = 0
+        self._returned = False
         self.size = 0
 
     def write(self, text: str) -> None:
@@ -26,24 +27,25 @@ class TerminalText:
         lines = text.split("\n")
         for line in lines[:-1]:
             self._draw(line)
-            if self._column == 0 and (self._line or line.endswith("\r")):
+            if self._returned:
                 # Shown, it changes nothing; kept, a file with such line ends comes out as written.
                 self._line += "\r"
                 self.size += 1
             self._lines.append(self._line + "\n")
             self.size += 1
-            self._line, self._column = "", 0
+            self._line, self._column, self._returned = "", 0, False
         self._draw(lines[-1])
 
     def _draw(self, text: str) -> None:
         if not text:
             return
+        self._returned = text.endswith("\r")
         if self._column == len(self._line) and "\r" not in text and "\b" not in text:
             self._line += text
             self._column += len(text)
-            self.size += _bytes(text)
+            self.size += utf8_size(text)
             return
-        before = _bytes(self._line)
+        before = utf8_size(self._line)
         for piece in _CONTROL.split(text):
             if piece == "\r":
                 self._column = 0
@@ -53,7 +55,7 @@ class TerminalText:
                 end = self._column + len(piece)
                 self._line = self._line[: self._column] + piece + self._line[end:]
                 self._column = end
-        self.size += _bytes(self._line) - before
+        self.size += utf8_size(self._line) - before
 
     def text(self) -> str:
         """Everything, as shown now."""
@@ -73,5 +75,6 @@ class TerminalText:
         return len(whole) - len(rest)
 
 
-def _bytes(text: str) -> int:
+def utf8_size(text: str) -> int:
+    """The bytes of the text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())

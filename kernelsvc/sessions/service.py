@@ -1,6 +1,7 @@
 """What can be done with sessions: the table of contents of the product."""
 
 import asyncio
+import json
 import secrets
 
 import structlog
@@ -113,7 +114,9 @@ class SessionService:
         """The sessions that match, oldest first, `wanted.limit` at most."""
         found: list[Session] = []
         after = wanted.after
-        while page := await self._sessions.page(after, wanted.language):
+        language = find_language(wanted.language) if wanted.language else None
+        name = language.name if language else wanted.language
+        while page := await self._sessions.page(after, name):
             for record in page:
                 live = self._live.get(record.id)
                 record = live.record if live else record
@@ -280,5 +283,10 @@ _SHOWN = (
 
 def _matches(record: SessionRecord, state: str, wanted: SessionFilter) -> bool:
     return wanted.state in (None, state) and all(
-        str(record.metadata.get(key)) == value for key, value in wanted.metadata.items()
+        key in record.metadata and _as_text(record.metadata[key]) == value
+        for key, value in wanted.metadata.items()
     )
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

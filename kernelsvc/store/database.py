@@ -15,9 +15,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session as Transaction
 from sqlmodel import create_engine, text
+
+from kernelsvc.errors import NotReady
 
 T = TypeVar("T")
 
@@ -44,8 +47,11 @@ class Database:
         )
 
     async def ping(self) -> None:
-        """Raise unless the database answers."""
-        await self.run(lambda transaction: transaction.connection().execute(text("SELECT 1")).all())
+        """Raise NotReady unless the database answers."""
+        try:
+            await self.run(lambda transaction: transaction.connection().scalar(text("SELECT 1")))
+        except SQLAlchemyError as error:
+            raise NotReady("the database does not answer") from error
 
     async def close(self) -> None:
         """Finish what was asked for and close every connection."""
