@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ _REFUSED_BY_HANDLERS = 1 << 40
 log = structlog.get_logger()
 
 
-class DataDirectoryInUse(Exception):
-    """Another service runs on the same data directory."""
+class CannotStart(Exception):
+    """The address cannot be had, or another service runs on the same data directory."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class Server:
 async def serving(settings: Settings) -> AsyncIterator[Server]:
     """A running service; when the block ends, everything of it is gone.
 
-    Raises OSError where the address or a directory cannot be had, and DataDirectoryInUse.
+    Raises CannotStart, OSError where a directory cannot be had, and DatabaseUnusable.
     """
     async with AsyncExitStack() as stack:
-        sockets = bind_sockets(settings.port, settings.host)
-        for socket in sockets:
-            stack.callback(socket.close)
+        sockets = _listen(settings)
+        for listening in sockets:
+            stack.callback(listening.close)
         port = sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{port}"
@@ -96,17 +97,19 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             except OSError as error:
                 raise NotReady(f"the data directory cannot be used: {error.strerror}") from error
 
-        application = make_application(
-            ApiContext(service, Bounds(settings.max_timeout), settings.max_body_bytes, check_ready)
+        context = ApiContext(
+            service, Bounds(settings.max_timeout), settings.max_body_bytes, check_ready
         )
+        application = make_application(context)
         http = HTTPServer(
             application,
             max_body_size=_REFUSED_BY_HANDLERS,
             idle_connection_timeout=settings.header_timeout,
             body_timeout=settings.header_timeout,
         )
-        # Backwards at the end: nothing new is accepted, runs end and are answered, then hang up.
+        # Backwards at the end: nothing new is accepted, runs end, their answers go out, hang up.
         stack.push_async_callback(http.close_all_connections)
+        stack.push_async_callback(context.flush, settings.drain_timeout)
         await service.open()
         stack.push_async_callback(service.close)
         http.add_sockets(sockets)
@@ -142,6 +145,14 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     log.info("service_stopped")
 
 
+def _listen(settings: Settings) -> list[socket.socket]:
+    try:
+        return bind_sockets(settings.port, settings.host)
+    except OSError as error:
+        address = f"{settings.host}, port {settings.port}"
+        raise CannotStart(f"cannot listen on {address}: {error.strerror}") from error
+
+
 def _policy(settings: Settings, base_url: str) -> SessionPolicy:
     return SessionPolicy(
         default_timeout=settings.default_timeout,
@@ -163,7 +174,7 @@ def _lock(settings: Settings) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise DataDirectoryInUse(
+        raise CannotStart(
             f"another kernelsvc runs on {settings.data_dir}; stop it or choose another data_dir"
         ) from None
     return fd

@@ -10,11 +10,22 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import structlog
 from tornado.ioloop import IOLoop
 
 from kernelsvc.app import Server, serving
 from kernelsvc.settings import Settings, load_settings
 from tests.support.api import Api
+
+
+@pytest.fixture(autouse=True, scope="session")
+def log_to_logging() -> None:
+    """What services in this process log is pytest's to capture; stdout is the tests'."""
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
 
 
 @pytest.fixture

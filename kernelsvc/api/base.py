@@ -1,10 +1,11 @@
 """What every handler does: body to model, model to answer, error to problem."""
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -67,6 +68,12 @@ class ApiContext:
     bounds: Bounds
     max_body_bytes: int
     check_ready: Callable[[], Awaitable[None]]
+    answers: set["asyncio.Future[None]"] = field(default_factory=set)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until every answer so far has gone out, so long at most."""
+        if self.answers:
+            await asyncio.wait(set(self.answers), timeout=seconds)
 
 
 @stream_request_body
@@ -142,7 +149,15 @@ class ApiHandler(RequestHandler):
         """Finish with `model` as JSON, written in one piece."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(_to_json(model))
+        sent = self.finish(_to_json(model))
+        self.context.answers.add(sent)
+        sent.add_done_callback(self._sent)
+
+    def _sent(self, sent: "asyncio.Future[None]") -> None:
+        self.context.answers.discard(sent)
+        if not sent.cancelled():
+            # The client may have hung up meanwhile, which is no error of ours.
+            sent.exception()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Called by Tornado for whatever a handler raised."""

@@ -8,13 +8,17 @@ from kernelsvc import __version__
 from kernelsvc.cli.run import run
 from kernelsvc.cli.serve import serve
 
+_INTERRUPTED = 130
 _DEFAULT_URL = "http://127.0.0.1:8787"
 
 
 def main() -> None:
     """Entry point; exits with the command's status."""
     arguments = _parser().parse_args()
-    sys.exit(arguments.command(arguments))
+    try:
+        sys.exit(arguments.command(arguments))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:

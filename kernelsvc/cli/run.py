@@ -1,6 +1,7 @@
 """`kernelsvc run`."""
 
 import argparse
+import math
 import sys
 from http import HTTPStatus
 
@@ -15,6 +16,10 @@ _REFUSED = 2
 def run(arguments: argparse.Namespace) -> int:
     """Run code on a service, print its output, return its exit code."""
     code = sys.stdin.read() if arguments.code == "-" else arguments.code
+    if arguments.timeout is not None and not math.isfinite(arguments.timeout):
+        # JSON has no word for it; every other number is the service's to judge.
+        print("kernelsvc: timeout: must be a finite number of seconds", file=sys.stderr)
+        return _REFUSED
     try:
         with Client(arguments.url) as client:
             if arguments.session is None:

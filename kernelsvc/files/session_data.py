@@ -40,6 +40,8 @@ class DataFile:
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace the file, whatever it has become, by one that holds `data`."""
+        # The code may have removed its own working directory.
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
         fd, temporary = tempfile.mkstemp(prefix=DATA_FILE + ".", dir=self._path.parent)
         try:
             with os.fdopen(fd, "w") as file:

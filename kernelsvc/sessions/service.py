@@ -150,8 +150,9 @@ class SessionService:
     async def _delete(self, live: LiveSession) -> None:
         session_id = live.record.id
         await live.close(delete=True)
-        await self._sessions.delete(session_id)
+        # The row goes last: until it has gone, the id is taken, and nobody moves in here.
         await asyncio.to_thread(self._workspaces.remove, session_id)
+        await self._sessions.delete(session_id)
         if self._live.get(session_id) is live:
             del self._live[session_id]
         log.info("session_deleted", session_id=session_id)

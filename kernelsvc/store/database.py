@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,18 +28,31 @@ T = TypeVar("T")
 _BUSY_SECONDS = 10
 
 
+class DatabaseUnusable(Exception):
+    """The database cannot be opened: its URL, its file or its schema is not ours."""
+
+
 class Database:
-    """A database at `url`, opened by `open` and freed by `close`."""
+    """A database at `url`, opened by `open` and freed by `close`; raises DatabaseUnusable."""
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        self._engine = _engine(self._url)
+        try:
+            self._url = make_url(url)
+            self._engine = _engine(self._url)
+        except (SQLAlchemyError, ImportError) as error:
+            raise DatabaseUnusable(f"database_url cannot be used: {error}") from error
         threads = 1 if self._url.get_backend_name() == "sqlite" else 4
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="database")
 
     async def open(self) -> None:
-        """Bring the schema to the newest version, making the database where there is none."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._migrate)
+        """Bring the schema to the newest version, making the database where there is none.
+
+        Raises DatabaseUnusable.
+        """
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._migrate)
+        except (SQLAlchemyError, CommandError) as error:
+            raise DatabaseUnusable(f"the database cannot be used: {error}") from error
 
     async def run(self, transaction: Callable[[Transaction], T]) -> T:
         """Run `transaction` in a thread and commit; what it raises rolls back, and is raised."""

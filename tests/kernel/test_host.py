@@ -130,7 +130,11 @@ def test_a_host_hangs_up_on_whoever_talks_nonsense():
 
 
 async def test_a_service_hangs_up_on_a_host_that_talks_nonsense():
-    liar = [sys.executable, "-c", "import os, sys; os.write(int(sys.argv[1]), b'nonsense\\n'); input()"]
+    liar = [
+        sys.executable,
+        "-c",
+        "import os, sys; os.write(int(sys.argv[1]), b'nonsense\\n'); input()",
+    ]
     host = await KernelHost.spawn(liar, {})
     await asyncio.wait_for(host.closed.wait(), 30)
     kernel = host.start_kernel("/nowhere", Path("/"), {})

@@ -17,9 +17,7 @@ CASES = {
         "import hashlib; print('said'); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
     ),
     "sleeps in C": (
-        "import ctypes; print('said')\n"
-        "libc = ctypes.PyDLL(None)\n"
-        "while True: libc.sleep(60)"
+        "import ctypes; print('said')\nlibc = ctypes.PyDLL(None)\nwhile True: libc.sleep(60)"
     ),
     "swallows the interrupt": (
         "import time; print('said')\n"

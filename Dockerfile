@@ -1,0 +1,31 @@
+# The service in an image, as an ordinary user, with everything that lasts in /data.
+#
+#   docker build -t kernelsvc .
+#   docker run --init --stop-timeout 40 -p 127.0.0.1:8787:8787 -v kernelsvc:/data kernelsvc
+#
+# Publish the port on loopback only, as above: inside the container the service listens on every
+# address, and there is no sandbox and no authentication yet. Everybody who reaches the port can run
+# code in the container. --init reaps what a killed kernel may leave; --stop-timeout leaves time for
+# the runs that are going on (drain_timeout, 30 s).
+
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/kernelsvc
+COPY pyproject.toml README.md LICENSE ./
+COPY kernelsvc kernelsvc
+RUN /opt/kernelsvc/bin/pip install --no-cache-dir '.[datascience]'
+
+FROM python:3.11-slim
+RUN useradd --uid 10001 --create-home kernelsvc \
+    && install --directory --owner=kernelsvc --group=kernelsvc --mode=700 /data
+COPY --from=build /opt/kernelsvc /opt/kernelsvc
+ENV PATH=/opt/kernelsvc/bin:$PATH \
+    KERNELSVC_DATA_DIR=/data \
+    KERNELSVC_BASE_URL=http://127.0.0.1:8787
+USER kernelsvc
+WORKDIR /home/kernelsvc
+VOLUME /data
+EXPOSE 8787
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8787/health/ready', timeout=4)"]
+CMD ["kernelsvc", "serve", "--host", "0.0.0.0", "--port", "8787"]

@@ -1,0 +1,157 @@
+"""Imports point one way, and the rooms keep to themselves what is theirs: STYLE.md, executed."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "kernelsvc"
+
+# What each room may import of ours. Whoever adds an arrow here changes the picture in STYLE.md.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "clock": set(),
+    "logs": set(),
+    "kernel_host": set(),
+    "models": {"errors"},
+    "settings": {"models"},
+    "outputs": {"models"},
+    "files": {"models"},
+    "store": {"models", "clock", "errors"},
+    "kernels": {"outputs", "models", "clock", "errors", "kernel_host"},
+    "sessions": {"kernels", "files", "outputs", "store", "models", "clock", "errors"},
+    "api": {"sessions", "files", "models", "clock", "errors"},
+    "client": {"models", "errors"},
+    "app": {"api", "sessions", "kernels", "files", "outputs", "store", "settings", "models",
+            "clock", "errors"},
+    "cli": {"client", "models", "app", "settings", "logs", "errors"},
+    "__main__": {"cli"},
+}  # fmt: skip
+
+# The one file of a room that may reach further than its room.
+ONLY_HERE = {("cli", "app"): "cli/serve.py", ("cli", "settings"): "cli/serve.py",
+             ("cli", "logs"): "cli/serve.py"}  # fmt: skip
+# The kernel host's wire format is what the service knows of it.
+FROM_KERNEL_HOST = {"kernelsvc.kernel_host.wire", "kernelsvc.kernel_host"}
+
+LIBRARIES = {
+    "tornado": {"api", "app"},
+    "jupyter_client": {"kernels", "kernel_host"},
+    "ipykernel": {"kernel_host"},
+    "IPython": {"kernel_host"},
+    "zmq": {"kernels", "kernel_host"},
+    "sqlalchemy": {"store"},
+    "sqlmodel": {"store"},
+    "alembic": {"store"},
+    "httpx": {"client", "cli"},
+    "pydantic_settings": {"settings"},
+}
+
+LONGEST_FILE = 400
+NO_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc", "http"}
+
+
+def sources() -> Iterator[Path]:
+    yield from sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """The room that a file is in: a folder, or a file beside the folders."""
+    first, *rest = path.relative_to(PACKAGE).parts
+    return first if rest else Path(first).stem
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The full names of the modules that a file imports, within functions and for types too."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported(path))
+    return {
+        name[1]
+        for name in names
+        if name[0] == "kernelsvc" and len(name) > 1 and name[1] in MAY_IMPORT
+    } - {room_of(path)}
+
+
+FILES = [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in sources()]
+
+
+def test_every_room_is_in_the_table():
+    rooms = {room_of(path) for path in sources()} - {"__init__"}
+    assert rooms == MAY_IMPORT.keys()
+
+
+def test_the_table_has_no_circle():
+    order: list[str] = []
+    while len(order) < len(MAY_IMPORT):
+        free = [room for room in MAY_IMPORT if room not in order and MAY_IMPORT[room] <= {*order}]
+        assert free, f"a circle among {MAY_IMPORT.keys() - {*order}}"
+        order += free
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_imports_only_what_its_room_may(path):
+    if room_of(path) == "__init__":
+        assert rooms_imported(path) == set()
+        return
+    wrong = rooms_imported(path) - MAY_IMPORT[room_of(path)]
+    assert not wrong, f"{room_of(path)} must not import {', '.join(sorted(wrong))}"
+    for room in rooms_imported(path):
+        only = ONLY_HERE.get((room_of(path), room))
+        assert only is None or path == PACKAGE / only, f"only {only} may import {room}"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_of_the_kernel_host_the_service_knows_its_wire_format_only(path):
+    if room_of(path) != "kernel_host":
+        modules = {name for name in imported(path) if name.startswith("kernelsvc.kernel_host")}
+        allowed = FROM_KERNEL_HOST | {f"kernelsvc.kernel_host.wire.{n}" for n in ("METADATA_KEY",)}
+        assert modules <= allowed
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_library_is_imported_in_its_rooms_only(path):
+    for name in imported(path):
+        rooms = LIBRARIES.get(name.split(".")[0])
+        assert rooms is None or room_of(path) in rooms, f"{name} in {room_of(path)}"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_can_be_read_in_one_go(path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_says_what_is_in_it(path):
+    names = {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts}
+    assert not names & NO_NAMES
+    if "versions" not in names:
+        assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_nothing_of_production_knows_about_tests():
+    for path in sources():
+        assert not [name for name in imported(path) if name.split(".")[0] in ("tests", "pytest")]
+
+
+def test_the_checks_see_what_they_look_for(tmp_path):
+    """The negative control: a file with every forbidden import is found out."""
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "import tornado.web\n"
+        "def f():\n"
+        "    from kernelsvc import api\n"
+        "    from kernelsvc.sessions.live import LiveSession\n"
+    )
+    found = set(imported(bad))
+    assert {"tornado.web", "kernelsvc.api", "kernelsvc.sessions.live"} <= found

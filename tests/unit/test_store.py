@@ -1,0 +1,295 @@
+"""The store: what is put in comes out, and the migrations make what the tables say."""
+
+import asyncio
+import math
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlmodel import SQLModel, create_engine
+
+from kernelsvc.errors import InvalidRequest, SessionExists
+from kernelsvc.models.fields import OnTimeout
+from kernelsvc.models.run import Run
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.store import database as database_module
+from kernelsvc.store import tables
+from kernelsvc.store.database import Database
+from kernelsvc.store.runs import RunStore
+from kernelsvc.store.sessions import SessionStore
+
+BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'deep' / 'test.db'}"
+
+
+@pytest.fixture
+def database(io_loop, url):
+    database = Database(url)
+    io_loop.run_sync(database.open)
+    yield database
+    io_loop.run_sync(database.close)
+
+
+@pytest.fixture
+def sessions(database):
+    return SessionStore(database)
+
+
+@pytest.fixture
+def runs(database):
+    return RunStore(database, keep=3)
+
+
+def record(session_id="s", *, age=0, **fields):
+    created_at = BEGIN - timedelta(seconds=age)
+    return SessionRecord(session_id, "python", persistent=True, created_at=created_at, **fields)
+
+
+def run_of(session_id="s", number=1, **fields):
+    return Run(
+        run_id=f"run_{session_id}_{number}",
+        session_id=session_id,
+        status="completed",
+        language="python",
+        exit_code=0,
+        started_at=BEGIN + timedelta(seconds=number),
+        **fields,
+    )
+
+
+# ---- schema
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_models(database, url):
+    engine = create_engine(url)
+    assert tables.SessionRow.metadata is SQLModel.metadata
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+async def test_opening_again_keeps_what_is_there(database, sessions, url):
+    await sessions.add(record())
+    again = Database(url)
+    await again.open()
+    assert await SessionStore(again).get("s") == record()
+    await again.close()
+
+
+async def test_sqlite_writes_ahead_and_checks_foreign_keys(database, url):
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    await database.ping()
+
+
+async def test_a_transaction_that_raises_changes_nothing(database, sessions):
+    def half(transaction):
+        transaction.add(tables.SessionRow(**vars_of(record())))
+        transaction.flush()
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.run(half)
+    assert await sessions.ids() == []
+
+
+def vars_of(made):
+    return {
+        "id": made.id,
+        "language": made.language,
+        "persistent": True,
+        "created_at": made.created_at,
+        "on_timeout": "restart",
+        "env": {},
+        "data": {},
+        "labels": {},
+        "allow_internet_access": False,
+        "allow_public_access": True,
+    }
+
+
+# ---- sessions
+
+
+FULL = record(
+    last_run_at=BEGIN + timedelta(microseconds=1),
+    default_timeout=0.5,
+    sleep_after=math.inf,
+    on_timeout=OnTimeout.INTERRUPT,
+    env={"A": 'it\'s\n"quoted"'},
+    data={"ä💥": [1, 2.5, None, True, {"\ud800": "\udfff"}], "n": 10**40},
+    metadata={"team": "x"},
+    allow_internet_access=True,
+    allow_public_access=False,
+    run_count=7,
+)
+
+
+@pytest.mark.parametrize("made", [record(), FULL], ids=["bare", "full"])
+async def test_a_session_comes_out_as_it_was_put_in(sessions, made):
+    await sessions.add(made)
+    assert await sessions.get("s") == made
+
+
+async def test_times_come_out_in_utc_whatever_zone_they_went_in(sessions):
+    zone = timezone(timedelta(hours=7))
+    await sessions.add(replace(record(), created_at=BEGIN.astimezone(zone)))
+    found = await sessions.get("s")
+    assert found is not None
+    assert (found.created_at, found.created_at.tzinfo) == (BEGIN, UTC)
+
+
+async def test_what_is_not_there_is_none(sessions):
+    assert await sessions.get("nobody") is None
+    assert not await sessions.change("nobody", {"run_count": 1})
+    assert not await sessions.delete("nobody")
+
+
+async def test_a_taken_id_is_refused_and_the_session_stays(sessions):
+    await sessions.add(record(run_count=1))
+    with pytest.raises(SessionExists):
+        await sessions.add(record(run_count=2))
+    assert await sessions.get("s") == record(run_count=1)
+
+
+async def test_of_many_who_add_the_same_id_at_once_one_succeeds(sessions):
+    results = await asyncio.gather(
+        *(sessions.add(record(run_count=n)) for n in range(10)), return_exceptions=True
+    )
+    assert (
+        sorted(type(result).__name__ for result in results) == ["NoneType"] + ["SessionExists"] * 9
+    )
+
+
+async def test_every_field_of_a_record_can_be_changed(sessions):
+    await sessions.add(record())
+    changes = {
+        name: getattr(FULL, name)
+        for name in FULL.__slots__
+        if name not in ("id", "language", "persistent", "created_at")
+    }
+    for name, value in changes.items():
+        assert await sessions.change("s", {name: value})
+    assert await sessions.get("s") == FULL
+
+
+async def test_ids_and_pages_are_oldest_first_and_ties_go_by_id(sessions):
+    for session_id, age in (("c", 1), ("b", 0), ("a", 0), ("d", 2)):
+        await sessions.add(record(session_id, age=age))
+    assert await sessions.ids() == ["d", "c", "a", "b"]
+    assert [found.id for found in await sessions.page(None, None)] == ["d", "c", "a", "b"]
+    for position, after in enumerate("dcab", start=1):
+        page = await sessions.page(after, None)
+        assert [found.id for found in page] == list("dcab")[position:]
+
+
+async def test_a_page_ends_at_its_size_and_the_next_goes_on(sessions, monkeypatch):
+    monkeypatch.setattr("kernelsvc.store.sessions._PAGE", 2)
+    for number in range(5):
+        await sessions.add(record(f"s{number}", age=-number))
+    pages, after = [], None
+    while page := await sessions.page(after, None):
+        pages.append([found.id for found in page])
+        after = page[-1].id
+    assert pages == [["s0", "s1"], ["s2", "s3"], ["s4"]]
+
+
+async def test_a_page_behind_what_is_not_there_is_refused(sessions):
+    with pytest.raises(InvalidRequest, match="cursor"):
+        await sessions.page("nobody", None)
+
+
+async def test_a_page_can_be_of_one_language(sessions):
+    await sessions.add(record("a"))
+    await sessions.add(replace(record("b"), language="other"))
+    assert [found.id for found in await sessions.page(None, "python")] == ["a"]
+
+
+async def test_a_deleted_session_takes_its_runs_along_and_no_others(sessions, runs):
+    for session_id in ("a", "b"):
+        await sessions.add(record(session_id))
+        await runs.finish(run_of(session_id), 1, "1")
+    assert await sessions.delete("a")
+    assert await sessions.get("a") is None
+    assert await runs.latest("a") == []
+    assert await runs.get("a", "run_a_1") is None
+    assert len(await runs.latest("b")) == 1
+
+
+# ---- runs
+
+
+async def test_a_run_comes_out_as_it_was_put_in_with_what_it_changed(sessions, runs):
+    await sessions.add(record())
+    run = run_of(stdout="Grüße 💥\n", data={"a": "\ud800"}, outputs=[], timed_out=True)
+    assert await runs.finish(run, 1, "print(1)")
+    assert await runs.get("s", run.run_id) == run
+    assert await sessions.get("s") == record(run_count=1, data=run.data, last_run_at=run.started_at)
+    (summary,) = await runs.latest("s")
+    assert (summary.code, summary.run_id, summary.exit_code) == ("print(1)", run.run_id, 0)
+    assert summary.started_at == run.started_at
+
+
+async def test_a_run_of_a_session_that_is_gone_is_not_stored(sessions, runs):
+    assert not await runs.finish(run_of(), 1, "1")
+    assert await runs.get("s", "run_s_1") is None
+
+
+async def test_a_run_is_found_in_its_own_session_only(sessions, runs):
+    await sessions.add(record("a"))
+    await sessions.add(record("b"))
+    await runs.finish(run_of("a"), 1, "1")
+    assert await runs.get("b", "run_a_1") is None
+    assert await runs.get("a", "run_a_1") is not None
+
+
+async def test_the_latest_runs_are_kept_newest_first_and_older_ones_forgotten(sessions, runs):
+    await sessions.add(record())
+    for number in range(1, 6):
+        await runs.finish(run_of(number=number), number, f"{number}")
+    assert [summary.code for summary in await runs.latest("s")] == ["5", "4", "3"]
+    assert await runs.get("s", "run_s_2") is None
+
+
+async def test_background_output_is_added_to_a_run_that_is_there(sessions, runs):
+    await sessions.add(record())
+    await runs.finish(run_of(stdout="x"), 1, "1")
+    await runs.set_background("run_s_1", "late")
+    await runs.set_background("run_nobody", "late")
+    found = await runs.get("s", "run_s_1")
+    assert found == run_of(stdout="x", background="late")
+
+
+async def test_transactions_on_sqlite_run_one_after_the_other(database, sessions):
+    await sessions.add(record())
+
+    def add_one(transaction):
+        row = transaction.get(tables.SessionRow, "s")
+        assert row is not None
+        row.run_count += 1
+        transaction.add(row)
+
+    await asyncio.gather(*(database.run(add_one) for _ in range(50)))
+    found = await sessions.get("s")
+    assert found is not None
+    assert found.run_count == 50
+
+
+async def test_an_older_database_is_brought_up_to_date(tmp_path):
+    assert callable(database_module.upgrade)
+    fresh = Database(f"sqlite:///{tmp_path / 'fresh.db'}")
+    await fresh.open()
+    await fresh.close()
+    with sqlite3.connect(tmp_path / "fresh.db") as connection:
+        versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    assert len(versions) == 1

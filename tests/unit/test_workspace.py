@@ -1,0 +1,140 @@
+"""Workspaces: made, measured, removed; what belongs to nobody is cleared away."""
+
+import os
+
+import pytest
+
+from kernelsvc.files.session_data import DATA_FILE
+from kernelsvc.files.workspace import Workspaces
+
+
+@pytest.fixture
+def workspaces(tmp_path):
+    made = Workspaces(tmp_path / "workspaces")
+    made.open(set())
+    return made
+
+
+def test_a_workspace_is_a_private_directory_named_after_its_session(workspaces, tmp_path):
+    workspaces.create("user:1.x")
+    assert workspaces.path("user:1.x") == tmp_path / "workspaces" / "user:1.x"
+    assert workspaces.path("user:1.x").stat().st_mode & 0o777 == 0o700
+
+
+def test_create_keeps_what_is_there_and_renew_does_not(workspaces):
+    workspaces.create("s")
+    (workspaces.path("s") / "file").touch()
+    workspaces.create("s")
+    assert os.listdir(workspaces.path("s")) == ["file"]
+    workspaces.renew("s")
+    assert os.listdir(workspaces.path("s")) == []
+
+
+def test_remove_leaves_nothing_of_a_tree_and_nothing_elsewhere(workspaces, tmp_path):
+    workspaces.create("s")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    root = workspaces.path("s")
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "link").symlink_to(outside)
+    os.mkfifo(root / "pipe")
+    (root / "locked").mkdir()
+    (root / "locked" / "file").touch()
+    (root / "locked").chmod(0o500)
+    workspaces.remove("s")
+    assert not root.exists()
+    assert os.listdir(tmp_path / "workspaces.trash") == []
+    assert os.listdir(outside) == ["kept"]
+
+
+def test_remove_of_a_link_in_the_workspaces_place_spares_its_target(workspaces, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    workspaces.path("s").symlink_to(outside)
+    workspaces.remove("s")
+    assert not workspaces.path("s").is_symlink()
+    assert os.listdir(outside) == ["kept"]
+    assert os.listdir(tmp_path / "workspaces.trash") == []
+
+
+def test_remove_of_nothing_is_fine(workspaces):
+    workspaces.remove("nobody")
+
+
+def test_open_clears_away_what_belongs_to_no_session_and_keeps_the_rest(workspaces, tmp_path):
+    for name in ("kept", "orphan"):
+        workspaces.create(name)
+        (workspaces.path(name) / "file").write_text(name)
+    (tmp_path / "workspaces" / "stray").touch()
+    (tmp_path / "workspaces.trash" / "half-gone").mkdir()
+    (tmp_path / "workspaces.trash" / "half-gone" / "file").touch()
+    (tmp_path / "workspaces.trash" / "stray").touch()
+    workspaces.open({"kept"})
+    assert os.listdir(tmp_path / "workspaces") == ["kept"]
+    assert (workspaces.path("kept") / "file").read_text() == "kept"
+    assert os.listdir(tmp_path / "workspaces.trash") == []
+
+
+def test_open_makes_the_workspace_of_a_session_that_has_none(workspaces):
+    workspaces.open({"lost"})
+    assert workspaces.usage("lost") == (0, 0)
+    assert workspaces.path("lost").is_dir()
+
+
+# ---- usage
+
+
+def test_an_empty_workspace_uses_nothing_and_so_does_none(workspaces):
+    workspaces.create("s")
+    assert workspaces.usage("s") == (0, 0)
+    assert workspaces.usage("nobody") == (0, 0)
+
+
+def test_usage_counts_files_at_any_depth_but_not_directories(workspaces):
+    workspaces.create("s")
+    root = workspaces.path("s")
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "one").write_bytes(b"x" * 10)
+    (root / "a" / "b" / "two").write_bytes(b"x" * 5)
+    (root / "empty").touch()
+    assert workspaces.usage("s") == (3, 15)
+
+
+def test_usage_leaves_out_the_data_file_at_the_top_only(workspaces):
+    workspaces.create("s")
+    root = workspaces.path("s")
+    (root / DATA_FILE).write_bytes(b"x" * 100)
+    assert workspaces.usage("s") == (0, 0)
+    (root / "deep").mkdir()
+    (root / "deep" / DATA_FILE).write_bytes(b"x" * 7)
+    assert workspaces.usage("s") == (1, 7)
+
+
+def test_usage_does_not_follow_links(workspaces, tmp_path):
+    workspaces.create("s")
+    root = workspaces.path("s")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "big").write_bytes(b"x" * 1000)
+    (root / "file").symlink_to(tmp_path / "outside" / "big")
+    (root / "loop").symlink_to(root)
+    (root / "dangling").symlink_to("nothing")
+    count, size = workspaces.usage("s")
+    assert count in (2, 3)
+    assert size < 1000
+
+
+def test_usage_of_a_data_file_that_is_a_link_counts_what_else_is_there(workspaces):
+    workspaces.create("s")
+    root = workspaces.path("s")
+    (root / "big").write_bytes(b"x" * 1000)
+    (root / DATA_FILE).symlink_to("big")
+    assert workspaces.usage("s") == (1, 1000)
+
+
+def test_usage_of_a_data_file_that_is_a_directory_counts_what_is_in_it(workspaces):
+    workspaces.create("s")
+    (workspaces.path("s") / DATA_FILE).mkdir()
+    (workspaces.path("s") / DATA_FILE / "file").write_bytes(b"x" * 3)
+    assert workspaces.usage("s") == (1, 3)
