@@ -1,8 +1,8 @@
 """What a run over HTTP costs beside the same execute request over a bare client.
 
-`python -m tests.benchmarks.run_latency` prints a table; README.md beside this file says how to read
-it. All three are measured in turn, request by request, so that a slow moment of the machine falls on
-each alike. Every kernel is a process of its own.
+`python -m tests.benchmarks.run_latency` prints a table; README.md beside this file says how to
+read it. All three are measured in turn, request by request, so that a slow moment of the machine
+falls on each alike. Every kernel is a process of its own.
 """
 
 import argparse
@@ -140,7 +140,8 @@ def main() -> None:
         cuts = statistics.quantiles(values, n=100)
         ratio = http / statistics.median(values)
         print(
-            f"{name:40} {cuts[49] * 1e3:8.2f} {cuts[94] * 1e3:8.2f} {cuts[98] * 1e3:8.2f} {ratio:12.2f}"
+            f"{name:40} {cuts[49] * 1e3:8.2f} {cuts[94] * 1e3:8.2f} {cuts[98] * 1e3:8.2f}"
+            f" {ratio:12.2f}"
         )
 
 

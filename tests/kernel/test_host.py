@@ -14,7 +14,6 @@ import pytest
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
-from kernelsvc.kernel_host import wire
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory

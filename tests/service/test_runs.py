@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import signal
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -65,7 +66,7 @@ async def test_outputs_are_a_valid_notebook_cells_outputs_in_order(api):
 async def test_a_progress_bar_is_one_line(api):
     await api.create()
     run = await api.run(
-        "import time\nfor i in range(1000):\n    print(f'\\r{i:4}/999', end='', flush=True)\nprint()"
+        "for i in range(1000):\n    print(f'\\r{i:4}/999', end='', flush=True)\nprint()"
     )
     assert run["outputs"] == [{"output_type": "stream", "name": "stdout", "text": " 999/999\n"}]
 
@@ -277,8 +278,7 @@ async def test_a_kernel_killed_from_outside_ends_its_run_with_137(api, server):
     await api.create()
     pid = int((await api.run("import os; os.getpid()"))["text"])
     running = asyncio.create_task(api.run("import time; time.sleep(60)"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     psutil.Process(pid).send_signal(signal.SIGKILL)
     run = await running
     assert run["exit_code"] == 137
@@ -415,11 +415,10 @@ async def test_a_patch_during_a_run_holds_unless_the_code_wrote_the_file(api):
     workspace = (await api.run("import os; os.getcwd()"))["text"].strip("'")
     for code, data, said in ((wait, "patch", None), (wait + write, "code", "replaced")):
         running = asyncio.create_task(api.run(code))
-        while (await api.session())["state"] != "running":
-            await asyncio.sleep(0)
+        await api.until_running()
         body = {"data": {"by": "patch"}, "default_timeout": 50}
         assert (await api.send("PATCH", "/api/sessions/s", body)).status == 200
-        open(f"{workspace}/go", "w").close()
+        Path(workspace, "go").touch()
         run = await running
         assert run["data"] == {"by": data}
         assert (said in run["data_detail"]) if said else run["data_detail"] is None
@@ -451,8 +450,7 @@ async def test_runs_of_one_session_execute_in_order_of_arrival(api, server):
 async def test_one_run_too_many_is_429_and_reject_is_409(api):
     await api.create()
     running = asyncio.create_task(api.run("import time; time.sleep(30)", timeout=25))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     body = {"code": "1", "if_busy": "reject"}
     rejected = await api.send("POST", "/api/sessions/s/run", body)
     assert (rejected.status, rejected.json["code"]) == (409, "session_busy")
@@ -473,8 +471,7 @@ async def test_one_run_too_many_is_429_and_reject_is_409(api):
 async def test_a_client_that_goes_away_does_not_stop_its_run(api):
     await api.create()
     task = asyncio.create_task(api.run("import time; time.sleep(0.5); done = 'yes'"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     task.cancel()
     assert (await api.run("done"))["text"] == "'yes'"
     runs = (await api.send("GET", "/api/sessions/s/runs")).json["runs"]

@@ -100,8 +100,7 @@ async def test_time_is_enforced_and_the_next_run_sent_meanwhile_works(api, case)
     await api.run("before = 1")
     mark = new_mark()
     running = asyncio.create_task(api.run(CASES[case].replace("{mark}", mark), timeout=1))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     following = asyncio.create_task(api.run("'before' in globals()"))
     run = await running
     assert run["exit_code"] == 124
@@ -201,8 +200,7 @@ async def test_request_then_session_then_service_decides_the_timeout(serve, io_l
 async def test_timeout_does_not_count_the_queue_or_the_start(api):
     await api.create()
     first = asyncio.create_task(api.run("import time; time.sleep(1.5)"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     second = await api.run("time.sleep(0.2)", timeout=1)
     assert (await first)["exit_code"] == 0
     assert second["exit_code"] == 0
@@ -211,8 +209,7 @@ async def test_timeout_does_not_count_the_queue_or_the_start(api):
 async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
     await api.create(default_timeout=30)
     running = asyncio.create_task(api.run("import time; time.sleep(1)"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     await api.send("PATCH", "/api/sessions/s", {"default_timeout": 0.5})
     assert (await running)["exit_code"] == 0
     assert (await api.run("time.sleep(60)"))["exit_code"] == 124
@@ -223,8 +220,7 @@ async def test_interrupt_by_the_caller_is_130_and_keeps_the_memory(api):
     await api.run("before = 1")
     for code in ("import time; time.sleep(60)", "import asyncio; await asyncio.sleep(60)"):
         running = asyncio.create_task(api.run(code))
-        while (await api.session())["state"] != "running":
-            await asyncio.sleep(0)
+        await api.until_running()
         answer = await api.send("POST", "/api/sessions/s/interrupt")
         assert answer.status == 200
         run = await running
@@ -247,8 +243,7 @@ async def test_code_that_handles_its_interrupt_decides_how_it_ends(api):
             "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('handled')",
         )
     )
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     await api.send("POST", "/api/sessions/s/interrupt")
     run = await running
     assert (run["exit_code"], run["stdout"]) == (0, "handled\n")
@@ -267,8 +262,7 @@ async def test_restart_gives_an_empty_memory_and_keeps_the_files(api):
 async def test_restart_during_a_run_ends_it_with_130(api):
     await api.create()
     running = asyncio.create_task(api.run("import time; print('said'); time.sleep(60)"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     following = asyncio.create_task(api.run("'time' in globals()"))
     assert (await api.send("POST", "/api/sessions/s/restart")).status == 200
     run = await running
@@ -324,8 +318,7 @@ async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api)
     pids = (await api.run("import os; print(os.getpid(), os.getppid())"))["stdout"].split()
     kernel, host = (psutil.Process(int(pid)) for pid in pids)
     running = asyncio.create_task(api.run("import time; time.sleep(60)"))
-    while (await api.session())["state"] != "running":
-        await asyncio.sleep(0)
+    await api.until_running()
     host.kill()
     run = await running
     assert (run["exit_code"], run["memory"]) == (137, "lost")

@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.waiting import eventually
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -42,6 +44,14 @@ class Api:
         assert answer.status == 200, answer
         session: dict[str, Any] = answer.json
         return session
+
+    async def until_running(self, session_id: str = "s") -> None:
+        """Return when a run of the session's is going on."""
+
+        async def is_running() -> bool:
+            return bool((await self.session(session_id))["state"] == "running")
+
+        await eventually(is_running)
 
     async def run(self, code: str, session_id: str = "s", **fields: Any) -> dict[str, Any]:
         """Run code; asserts that there is a result."""
