@@ -27,7 +27,7 @@ from kernelsvc.sessions.live import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
-from kernelsvc.store.database import Database
+from kernelsvc.store.database import Database, DatabaseUnusable
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class CannotStart(Exception):
-    """The address cannot be had, or another service runs on the same data directory."""
+    """The address, the data directory or the database cannot be had; says which and why."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Server:
 async def serving(settings: Settings) -> AsyncIterator[Server]:
     """A running service; when the block ends, everything of it is gone.
 
-    Raises CannotStart, OSError where a directory cannot be had, and DatabaseUnusable.
+    Raises CannotStart, and OSError where a directory cannot be had.
     """
     async with AsyncExitStack() as stack:
         sockets = _listen(settings)
@@ -70,9 +70,12 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
 
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(os.close, _lock(settings))
-        database = Database(settings.database)
-        stack.push_async_callback(database.close)
-        await database.open()
+        try:
+            database = Database(settings.database)
+            stack.push_async_callback(database.close)
+            await database.open()
+        except DatabaseUnusable as error:
+            raise CannotStart(str(error)) from error
         runtime = RuntimeDirectory(settings.runtime_dir)
         runtime.open()
         stack.callback(runtime.close)

@@ -38,7 +38,7 @@ def make_settings(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
             "port": 0,
             "data_dir": tmp_path / "data",
             "runtime_dir": runtime,
-            "interrupt_grace": 1.0,
+            "interrupt_grace": 2.0,
             "terminate_grace": 1.0,
             "drain_timeout": 5.0,
         }

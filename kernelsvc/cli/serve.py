@@ -8,7 +8,6 @@ from kernelsvc.app import CannotStart
 from kernelsvc.app import serve as serve_until_stopped
 from kernelsvc.logs import configure_logging
 from kernelsvc.settings import load_settings
-from kernelsvc.store.database import DatabaseUnusable
 
 _FLAGS = (
     "host",
@@ -36,7 +35,7 @@ def serve(arguments: argparse.Namespace) -> int:
     configure_logging(settings.log_format, settings.log_level)
     try:
         asyncio.run(serve_until_stopped(settings, _announce))
-    except (OSError, CannotStart, DatabaseUnusable) as error:
+    except (OSError, CannotStart) as error:
         print(f"kernelsvc: {error}", file=sys.stderr)
         return 2
     return 0

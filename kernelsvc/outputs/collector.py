@@ -110,11 +110,12 @@ class OutputCollector:
         self._displays.clear()
 
     def _write(self, name: str, text: str) -> None:
-        if not self._head_full:
-            # A piece that would leave the head is split: its beginning still belongs there.
+        while text and not self._head_full:
+            # A piece that would leave the head is split: its beginning still belongs there. What
+            # only redraws a line adds nothing, and there is room for more.
             fits, text = _split(text, self._head_room - self._head_size)
             self._head_size += self._write_to(self._head, name, fits)
-            self._head_full = bool(text) or self._is_full(self._head, self._head_size)
+            self._head_full = not fits or self._is_full(self._head, self._head_size)
         if text:
             self._tail_size += self._write_to(self._tail, name, text)
             self._trim()

@@ -36,7 +36,7 @@ VALID: dict[tuple[str, str], dict[str, Any]] = {
 HUGE = 10**400
 
 
-# One service for the whole file: what is refused changes nothing, and what a test made is deleted.
+# One service for the whole file, and one session as long as nothing changes it: nothing should.
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,15 @@ def client(io_loop, server):
     io_loop.run_sync(http.aclose)
 
 
+@pytest.fixture(scope="module")
+def api(client):
+    return client
+
+
 @pytest.fixture
-def api(io_loop, client):
-    yield client
-    io_loop.run_sync(lambda: client.send("DELETE", "/api/sessions"))
+def empty(io_loop, api):
+    """No sessions."""
+    io_loop.run_sync(lambda: api.send("DELETE", "/api/sessions"))
 
 
 @asynccontextmanager
@@ -80,11 +85,26 @@ async def limited(make_settings, **changes):
         yield Api(http)
 
 
+class Pristine:
+    """What there is when there is nothing but the session "s", as `s` made it."""
+
+    state: Any = None
+
+
+@pytest.fixture(scope="module")
+def pristine():
+    return Pristine()
+
+
 @pytest.fixture
-def s(io_loop, api):
+def s(io_loop, api, pristine):
     """A session "s" whose every field has a value that a wrongly taken request would change."""
-    return io_loop.run_sync(
-        lambda: api.create(
+
+    async def make() -> None:
+        if await everything(api) == pristine.state:
+            return
+        await api.send("DELETE", "/api/sessions")
+        await api.create(
             persistent=False,
             default_timeout=77,
             sleep_after="11m",
@@ -93,7 +113,9 @@ def s(io_loop, api):
             data={"kept": [1]},
             metadata={"kept": True},
         )
-    )
+        pristine.state = await everything(api)
+
+    io_loop.run_sync(make)
 
 
 def with_field(route: tuple[str, str], name: str, value: Any) -> str:
@@ -315,7 +337,7 @@ async def test_a_bad_id_is_refused_and_the_rule_is_told(api, s, session_id):
 
 
 @pytest.mark.parametrize("session_id", ["a", "7", "a" * 128, "user:42:chat.v1_x-y", "A..", "a:"])
-async def test_an_id_within_the_rule_is_taken_and_can_be_read_back(api, session_id):
+async def test_an_id_within_the_rule_is_taken_and_can_be_read_back(api, empty, session_id):
     assert (await api.create(session_id, persistent=False))["id"] == session_id
     assert (await api.session(session_id))["id"] == session_id
 
@@ -516,7 +538,7 @@ async def test_a_taken_id_is_409_and_the_session_stays_as_it_is(api, s):
     assert "'s'" in problem["error"]
 
 
-async def test_of_ten_who_want_the_same_id_at_once_one_gets_it(api):
+async def test_of_ten_who_want_the_same_id_at_once_one_gets_it(api, empty):
     body = json.dumps({**VALID[CREATE], "session_id": "wanted"})
     answers = await asyncio.gather(*(raw(api, *CREATE, body) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9

@@ -104,10 +104,10 @@ async def test_it_never_sleeps_during_a_run_or_a_queued_one(api, tmp_path):
 
 async def test_a_run_that_comes_as_it_falls_asleep_is_answered_all_the_same(api):
     await api.create(sleep_after=0.05)
-    for number in range(8):
+    for number in range(5):
         run = await api.run(f"print({number})")
         assert (run["stdout"], run["exit_code"]) == (f"{number}\n", 0)
-        await asyncio.sleep(0.02 * number)
+        await asyncio.sleep(0.03 * number)
 
 
 async def test_the_services_sleep_after_holds_where_a_session_has_none(make_settings):
@@ -212,7 +212,7 @@ async def test_sleep_during_a_run_is_409_and_the_run_goes_on(api, tmp_path):
 
 async def test_sleep_at_the_moment_of_a_run_does_one_of_the_two(api):
     await api.create()
-    for number in range(5):
+    for number in range(3):
         run, slept = await asyncio.gather(
             api.run(f"print({number})"), raw(api, "POST", "/api/sessions/s/sleep", "")
         )

@@ -322,7 +322,7 @@ async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api)
     host.kill()
     run = await running
     assert (run["exit_code"], run["memory"]) == (137, "lost")
-    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+    await eventually(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
     assert (await api.run("1"))["exit_code"] == 0
 
 

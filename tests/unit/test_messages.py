@@ -107,7 +107,7 @@ def test_a_signed_message_of_anything_but_objects_raises_nothing(session, part, 
         messages.parent_id(unpacked)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=20) | st.just(DELIM), max_size=8))
 def test_no_frames_whatever_is_in_them_raise(frames):
     assert messages.unpack(Session(key=b"secret"), frames) is None
@@ -135,7 +135,7 @@ odd_messages = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(odd_messages)
 @example(message("execute_result", data={}, metadata={}, execution_count=float("inf")))
 @example(message("error", ename="E", evalue="v", traceback=7))
@@ -144,7 +144,7 @@ def test_no_message_whatever_is_in_it_raises(said):
     messages.event(said)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(odd_messages)
 def test_no_reply_whatever_is_in_it_raises(said):
     replied = messages.reply(said)
@@ -152,7 +152,7 @@ def test_no_reply_whatever_is_in_it_raises(said):
     assert isinstance(replied.exit_code, int)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(odd_messages)
 def test_a_parent_id_is_text_or_nothing(said):
     assert isinstance(messages.parent_id(said), str | None)
