@@ -87,11 +87,6 @@ class Kernel(IPythonKernel):
         self.shell.events.register("post_run_cell", self._note_result)
         warnings.filterwarnings("ignore", message="To exit: use 'exit'")
 
-    def start(self) -> None:
-        """Serve requests on the running loop."""
-        with warnings.catch_warnings():
-            super().start()
-
     def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Begin to work for a request: whatever is printed from here on is labelled with it."""
         super().set_parent(ident, parent, channel)

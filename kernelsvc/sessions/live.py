@@ -329,8 +329,9 @@ class LiveSession:
     async def _execute(
         self, request: RunRequest, run_id: str, sink: Callable[[Event], None], stop: StopSignal
     ) -> Ending:
-        own = self._record.default_timeout
-        default = self._policy.default_timeout if own is None else own
+        policy, own = self._policy, self._record.default_timeout
+        # A session may be older than the ceiling that holds now.
+        default = policy.default_timeout if own is None else min(own, policy.max_timeout)
         kernel = await self._slot.ensure()
         started_at = clock.boottime()
         execution = kernel.execute(request.code, self._environment(request), request.stdin, sink)
@@ -342,7 +343,7 @@ class LiveSession:
             on_timeout=request.on_timeout or self._record.on_timeout,
             started_at=started_at,
             stop=stop,
-            grace=self._policy.grace,
+            grace=policy.grace,
         )
 
     def _environment(self, request: RunRequest) -> dict[str, str]:
