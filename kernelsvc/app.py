@@ -101,7 +101,10 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
                 raise NotReady(f"the data directory cannot be used: {error.strerror}") from error
 
         context = ApiContext(
-            service, Bounds(settings.max_timeout), settings.max_body_bytes, check_ready
+            service,
+            Bounds(settings.max_timeout, settings.max_data_bytes),
+            settings.max_body_bytes,
+            check_ready,
         )
         application = make_application(context)
         http = HTTPServer(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernelsvc.files.directory import ensure_directory
 from kernelsvc.models.fields import json_problem
 
 DATA_FILE = ".session_data.json"
@@ -40,8 +41,7 @@ class DataFile:
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace the file, whatever it has become, by one that holds `data`."""
-        # The code may have removed its own working directory.
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        ensure_directory(self._path.parent)
         fd, temporary = tempfile.mkstemp(prefix=DATA_FILE + ".", dir=self._path.parent)
         try:
             with os.fdopen(fd, "w") as file:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from kernelsvc.files.directory import ensure_directory
 from kernelsvc.files.session_data import DATA_FILE
 
 
@@ -37,7 +38,7 @@ class Workspaces:
 
     def create(self, session_id: str) -> None:
         """Make an empty workspace; one that is there stays as it is."""
-        self.path(session_id).mkdir(mode=0o700, exist_ok=True)
+        ensure_directory(self.path(session_id))
 
     def remove(self, session_id: str) -> None:
         """Delete the workspace with everything in it; none is fine too."""

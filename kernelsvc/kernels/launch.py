@@ -129,8 +129,6 @@ class Launcher:
         self, seat: Seat, kernelspec: str, workspace: Path, on_late: LateSink
     ) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
-        # The code may have removed its own working directory.
-        await asyncio.to_thread(workspace.mkdir, mode=0o700, exist_ok=True)
         connection_file = seat.directory / f"{next(self._numbers)}.json"
         manager = AsyncKernelManager(
             kernel_name=kernelspec,

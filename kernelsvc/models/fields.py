@@ -1,5 +1,6 @@
 """Field types that several models share, with the words for what is wrong with a value."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Bounds:
     """What the configuration allows a request to ask for; given as the validation context."""
 
     max_timeout: float
+    max_data_bytes: int
 
 
 class OnTimeout(StrEnum):
@@ -102,9 +104,12 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _json_object(value: dict[str, Any]) -> dict[str, Any]:
+def _json_object(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     if (problem := json_problem(value)) is not None:
         raise ValueError(problem)
+    most = info.context.max_data_bytes if isinstance(info.context, Bounds) else math.inf
+    if len(json.dumps(value)) > most:
+        raise ValueError(f"is larger than {most} bytes of JSON")
     return value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from kernelsvc.errors import KernelStartFailed
+from kernelsvc.files.directory import ensure_directory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
@@ -87,6 +88,7 @@ class KernelSlot:
             await self.free()
         if self._seat is None:
             self._seat = await self._launcher.seat(self._kernelspec, self._workspace)
+        await asyncio.to_thread(ensure_directory, self._workspace)
         kernel = await self._launcher.start(
             self._seat, self._kernelspec, self._workspace, self._on_late
         )

@@ -91,7 +91,7 @@ def test_every_room_is_in_the_table():
     assert rooms == MAY_IMPORT.keys()
 
 
-def test_the_table_has_no_circle():
+def test_the_table_has_no_circle() -> None:
     order: list[str] = []
     while len(order) < len(MAY_IMPORT):
         free = [room for room in MAY_IMPORT if room not in order and MAY_IMPORT[room] <= {*order}]

@@ -685,3 +685,11 @@ async def test_no_object_whatever_is_in_it_is_answered_with_a_500(api, s, seed):
         body = "{" + ", ".join([*sorted(fields), always]) + "}"
         answer = await raw(api, method, path, body)
         problem_of(answer, 400, "invalid_request")
+
+
+@pytest.mark.parametrize("name", ["data", "metadata"])
+@pytest.mark.parametrize("route", [pytest.param(CREATE, id="create"), pytest.param(PATCH, id="pa")])
+async def test_more_data_than_its_file_may_hold_is_refused(api, s, route, name):
+    problem = await refused(api, *route, with_field(route, name, {"a": "x" * 1024 * 1024}))
+    assert fields_of(problem) == [name]
+    assert "larger than 1048576 bytes" in problem["error"]

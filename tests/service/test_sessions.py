@@ -187,6 +187,26 @@ async def test_a_session_whose_code_removed_its_workspace_works_on(api):
     assert json.loads(run["stdout"]) == {"a": 1}
 
 
+@pytest.mark.parametrize("instead", ["open(place, 'w').close()", "os.symlink(outside, place)"])
+async def test_a_session_whose_code_put_something_in_its_workspaces_place_works_on(
+    api, tmp_path, instead
+):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    await api.create(data={"a": 1})
+    await api.run(
+        f"import os, shutil\nplace, outside = os.getcwd(), {str(outside)!r}\n"
+        f"os.chdir('/')\nshutil.rmtree(place)\n{instead}"
+    )
+    answer = await raw(api, "POST", "/api/sessions/s/run", '{"code": "print(1)"}')
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == {"a": 1}
+    assert (await api.send("POST", "/api/sessions/s/restart")).status == 200
+    run = await api.run("print(open('.session_data.json').read())")
+    assert json.loads(run["stdout"]) == {"a": 1}
+    assert list(outside.iterdir()) == []
+
+
 # ---- patch
 
 
@@ -339,7 +359,7 @@ async def test_a_deleted_id_can_be_had_again_and_starts_empty(api, tmp_path):
 
 
 async def test_delete_and_create_of_one_id_at_once_leave_a_session_that_works(api):
-    for _ in range(5):
+    for _ in range(3):
         await api.create(persistent=False)
         body = json.dumps({"language": "python", "session_id": "s", "persistent": False})
 

@@ -13,7 +13,7 @@ from kernelsvc.models.fields import Bounds, iso, parse_duration
 from kernelsvc.models.run import RunRequest
 from kernelsvc.models.session import CreateSession, PatchSession
 
-BOUNDS = Bounds(max_timeout=60)
+BOUNDS = Bounds(max_timeout=60, max_data_bytes=1024)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
