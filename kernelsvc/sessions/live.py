@@ -304,6 +304,9 @@ class LiveSession:
             ending = await self._execute(request, run_id, collector.add, self._current)
         finally:
             self._current = None
+        if ending.returncode is not None:
+            # This run tells of the kernel's end; nobody is to tell of it again.
+            self._slot.expect_end()
         duration = time.monotonic() - started
         lost_before, self._lost = self._lost, None
         data_detail = await self._data.take()

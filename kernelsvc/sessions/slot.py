@@ -109,13 +109,13 @@ class KernelSlot:
     async def drop(self, grace: Grace = _AT_ONCE) -> None:
         """End the kernel, if there is one, and free it; its host stays for the next."""
         kernel, self.kernel = self.kernel, None
-        self._stop_watching()
+        self.expect_end()
         if kernel is not None:
             await end(kernel, grace)
             await kernel.close()
 
-    def _stop_watching(self) -> None:
-        """The kernel is about to be ended on purpose."""
+    def expect_end(self) -> None:
+        """The kernel is about to be ended, or its end has been told: `on_death` need not."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
@@ -130,7 +130,7 @@ class KernelSlot:
     async def leave(self, grace: Grace) -> None:
         """End the kernel politely: exit handlers run, then a SIGTERM handler, then SIGKILL."""
         if self.kernel is not None:
-            self._stop_watching()
+            self.expect_end()
             self.kernel.ask_to_leave()
             await wait_event(self.kernel.ended, grace.terminate)
             await self.drop(grace)
