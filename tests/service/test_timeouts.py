@@ -240,10 +240,19 @@ async def test_code_that_handles_its_interrupt_decides_how_it_ends(api):
     await api.create()
     running = asyncio.create_task(
         api.run(
-            "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('handled')",
+            "import time\n"
+            "try:\n"
+            "    open('inside', 'w').close()\n"
+            "    time.sleep(60)\n"
+            "except KeyboardInterrupt:\n"
+            "    print('handled')"
         )
     )
-    await api.until_running()
+
+    async def is_inside():
+        return (await api.session())["file_count"] == 1
+
+    await eventually(is_inside)
     await api.send("POST", "/api/sessions/s/interrupt")
     run = await running
     assert (run["exit_code"], run["stdout"]) == (0, "handled\n")
