@@ -64,9 +64,9 @@ async def test_jupyter_clients_manager_drives_a_kernel_through_the_entry_point()
         assert await manager.is_alive()
         reply = await client.execute("answer = 6 * 7", reply=True)
         assert reply["content"]["status"] == "ok"
-        request = client.execute("import time; time.sleep(60)")
+        request = client.execute("import time; print('inside'); time.sleep(60)")
         kind, about = None, None
-        while (kind, about) != ("execute_input", request):
+        while (kind, about) != ("stream", request):
             message = await client.get_iopub_msg()
             kind, about = message["msg_type"], message["parent_header"].get("msg_id")
         await manager.interrupt_kernel()

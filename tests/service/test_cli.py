@@ -49,6 +49,8 @@ async def start(*arguments, stdin=None, cwd=None, env=None):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=cwd,
+        # A background job of a shell inherits SIGINT ignored; a command at a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env=env or environment(),
     )
 

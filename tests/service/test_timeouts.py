@@ -270,8 +270,13 @@ async def test_restart_gives_an_empty_memory_and_keeps_the_files(api):
 
 async def test_restart_during_a_run_ends_it_with_130(api):
     await api.create()
-    running = asyncio.create_task(api.run("import time; print('said'); time.sleep(60)"))
-    await api.until_running()
+    code = "import time; print('said'); open('said', 'w').close(); time.sleep(60)"
+    running = asyncio.create_task(api.run(code))
+
+    async def has_said():
+        return (await api.session())["file_count"] == 1
+
+    await eventually(has_said)
     following = asyncio.create_task(api.run("'time' in globals()"))
     assert (await api.send("POST", "/api/sessions/s/restart")).status == 200
     run = await running
