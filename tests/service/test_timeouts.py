@@ -310,7 +310,7 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
     if moment == "idle":
         pid = int((await api.run("before = 1; import os; os.getpid()"))["text"])
         psutil.Process(pid).kill()
-        await eventually(lambda: not psutil.pid_exists(pid))
+        await eventually(lambda: server.service._live["s"]._lost)
     else:
         host = await eventually(
             lambda: [
