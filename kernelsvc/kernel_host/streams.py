@@ -34,6 +34,7 @@ from jupyter_client.session import Session, extract_header
 CHUNK = 1 << 16
 HIGH_WATER = 1 << 20
 QUIET_SECONDS = 0.02
+SETTLE_SECONDS = 1.0
 
 Label = dict[str, Any]
 Schedule = Callable[[Callable[[], None]], None]
@@ -55,7 +56,7 @@ class Output:
         self._socket = socket
         self._schedule = schedule
         self._call_later = call_later
-        self._in_io_thread = io_thread
+        self.in_io_thread = io_thread
         self._lock = threading.RLock()
         self._pieces: deque[tuple[str, Label, list[str]]] = deque()
         self._size = 0
@@ -117,7 +118,7 @@ class Output:
         with self._lock:
             if not self._pieces:
                 return
-        if self._in_io_thread():
+        if self.in_io_thread():
             self._publish()
             return
         published = threading.Event()
@@ -162,7 +163,7 @@ class Stream(io.TextIOBase):
         else:
             # print() writes its newline apart; between the two nothing can have been written.
             if self._output.capture is not None and text != "\n":
-                self._output.capture.settle(wait=False)
+                self._output.capture.settle()
             self._output.write(self.name, text)
         return len(text)
 
@@ -251,14 +252,15 @@ class Capture:
                 self._poll.register(pipe.reader, select.EPOLLIN)
                 self._written.register(pipe.reader, select.POLLIN)
 
-    def settle(self, *, wait: bool = True) -> None:
+    def settle(self) -> None:
         """Pass on everything that has been written to the current descriptors.
 
-        Without `wait`, leave it to the thread that is reading them already, where there is one: it
-        may itself be waiting for the caller.
+        What another thread has read but not yet passed on comes first, so it is waited for; not by
+        the IO thread, which that thread may itself be waiting for.
         """
         __tracebackhide__ = True
-        if not self._lock.acquire(blocking=wait):
+        patience = 0.0 if self._output.in_io_thread() else SETTLE_SECONDS
+        if not self._lock.acquire(timeout=patience):
             return
         try:
             while written := self._written.poll(0):

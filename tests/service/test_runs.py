@@ -103,6 +103,14 @@ async def test_output_of_file_descriptors_and_children_is_stdout_in_order(api):
     assert run["stderr"] == "h\n"
 
 
+async def test_prints_and_writes_to_the_descriptor_keep_their_order_throughout(api):
+    await api.create()
+    run = await api.run(
+        "import os\nfor i in range(4000):\n    print('a', i)\n    os.write(1, b'b %d\\n' % i)"
+    )
+    assert run["stdout"] == "".join(f"a {i}\nb {i}\n" for i in range(4000))
+
+
 async def test_a_childs_last_words_are_never_late(api):
     await api.create()
     for number in range(30):
