@@ -23,6 +23,8 @@ from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
 from kernelsvc.models.fields import Bounds
+from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
+from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sessions.live import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
@@ -32,6 +34,10 @@ from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_NO_SANDBOX = (
+    "CODE RUNS WITH ALL RIGHTS OF THIS USER: it can read this user's files and use the network; "
+    "`kernelsvc doctor` says what to install"
+)
 _BACKGROUND_BYTES = 64 * 1024
 # Tornado answers a body above its own limit with an empty 400; the handlers, whose limit is the
 # configured one, answer what the contract says.
@@ -79,7 +85,9 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         runtime = RuntimeDirectory(settings.runtime_dir)
         runtime.open()
         stack.callback(runtime.close)
-        launcher = Launcher(runtime, settings.data_dir / "cache", settings.kernel_start_timeout)
+        isolation = await asyncio.to_thread(_isolate, settings)
+        stack.callback(isolation.close)
+        launcher = Launcher(runtime, isolation, settings.kernel_start_timeout)
         stack.callback(launcher.close)
 
         workspaces = Workspaces(settings.data_dir / "workspaces")
@@ -102,7 +110,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
 
         context = ApiContext(
             service,
-            Bounds(settings.max_timeout, settings.max_data_bytes),
+            Bounds(settings.max_timeout, settings.max_data_bytes, settings.max_limits),
             settings.max_body_bytes,
             check_ready,
         )
@@ -159,6 +167,41 @@ def _listen(settings: Settings) -> list[socket.socket]:
         raise CannotStart(f"cannot listen on {address}: {error.strerror}") from error
 
 
+def sandbox_options(settings: Settings) -> SandboxOptions:
+    """What the settings say of sandboxes."""
+    return SandboxOptions(
+        enabled=settings.sandbox == "auto",
+        tmp_bytes=settings.sandbox_tmp_size,
+        shm_bytes=settings.sandbox_shm_size,
+        host_id=settings.sandbox_user,
+    )
+
+
+def _isolate(settings: Settings) -> Isolation:
+    """The isolation that this machine allows.
+
+    Raises CannotStart where there would be no sandbox for code that comes from elsewhere.
+    """
+    examination = examine(sandbox_options(settings))
+    for finding in examination.findings:
+        if finding.verdict is Verdict.WEAK:
+            log.warning(
+                "sandbox_weak", about=finding.name, detail=finding.detail, mend=finding.mend
+            )
+    if examination.holds:
+        return examination.isolation
+    reasons = [found for found in examination.findings if found.verdict is Verdict.MISSING]
+    why = "; ".join(f"{found.name}: {found.detail} (mend: {found.mend})" for found in reasons)
+    if settings.host not in _LOOPBACK and not settings.allow_unsandboxed:
+        examination.isolation.close()
+        raise CannotStart(
+            f"kernels cannot be sandboxed here, and {settings.host} is not a loopback address. "
+            f"{why}. `kernelsvc doctor` says more; --allow-unsandboxed serves all the same."
+        )
+    log.warning("NO_SANDBOX", advice=_NO_SANDBOX, why=why)
+    return examination.isolation
+
+
 def _policy(settings: Settings, base_url: str) -> SessionPolicy:
     return SessionPolicy(
         default_timeout=settings.default_timeout,
@@ -168,6 +211,7 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         max_output_bytes=settings.max_output_bytes,
         max_data_bytes=settings.max_data_bytes,
         background_bytes=_BACKGROUND_BYTES,
+        limits=settings.limits,
         grace=Grace(settings.interrupt_grace, settings.terminate_grace),
         base_url=base_url,
     )

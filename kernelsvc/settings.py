@@ -11,7 +11,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +27,7 @@ from pydantic_settings import (
 )
 
 from kernelsvc.models.fields import parse_duration
+from kernelsvc.models.limits import DEFAULT_LIMITS, HIGHEST_LIMITS, Limits, parse_size
 
 DEFAULT_CONFIG = Path("config/kernelsvc.toml")
 
@@ -33,6 +41,14 @@ def _duration(value: Any) -> float:
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+
+
+def _size(value: Any) -> int | None:
+    """A size; in the environment a number is text, too."""
+    return parse_size(int(value) if isinstance(value, str) and value.isdigit() else value)
+
+
+RequiredSize = Annotated[int, BeforeValidator(_size)]
 
 
 def _data_dir() -> Path:
@@ -67,8 +83,21 @@ class Settings(BaseSettings):
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024
 
+    sandbox: Literal["auto", "off"] = "auto"
+    allow_unsandboxed: bool = False
+    sandbox_user: Annotated[int, Field(ge=1, lt=1 << 31)] = 60878
+    sandbox_tmp_size: RequiredSize = 256 * 1024 * 1024
+    sandbox_shm_size: RequiredSize = 64 * 1024 * 1024
+    limits: Limits = DEFAULT_LIMITS
+    max_limits: Limits = HIGHEST_LIMITS
+
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("limits", "max_limits")
+    @classmethod
+    def _are_whole(cls, given: Limits, info: ValidationInfo) -> Limits:
+        return given.over(DEFAULT_LIMITS if info.field_name == "limits" else HIGHEST_LIMITS)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Settings":
@@ -77,6 +106,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} cannot be never")
         if self.default_timeout > self.max_timeout:
             raise ValueError("default_timeout is above max_timeout")
+        for name, problem in self.limits.beyond(self.max_limits).items():
+            raise ValueError(f"limits.{name} {problem} (max_limits)")
         return self
 
     @property
@@ -116,4 +147,4 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         settings = FromFile(**given)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{named or DEFAULT_CONFIG} is not TOML: {error}") from error
-    return Settings.model_construct(**settings.model_dump())
+    return Settings.model_construct(**{n: getattr(settings, n) for n in Settings.model_fields})

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from kernelsvc import __version__
+from kernelsvc.cli.doctor import doctor
 from kernelsvc.cli.run import run
 from kernelsvc.cli.serve import serve
 
@@ -36,7 +37,19 @@ def _parser() -> argparse.ArgumentParser:
             "run", help="run code on a service, print its output, exit with its exit code"
         )
     )
+    _add_doctor(
+        commands.add_parser("doctor", help="say what this machine can and cannot do for sandboxes")
+    )
     return parser
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Try what the sandbox of a kernel needs on this machine, say what is missing and how to "
+        "mend it. Exits with 1 where kernels would not be sandboxed."
+    )
+    parser.add_argument("--config", type=Path, help="settings file (default config/kernelsvc.toml)")
+    parser.set_defaults(command=doctor)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +70,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drain-timeout", metavar="SECONDS", help="for runs to finish at a stop (30)"
+    )
+    parser.add_argument(
+        "--allow-unsandboxed",
+        action="store_true",
+        default=None,
+        help="serve beyond loopback where kernels cannot be sandboxed",
     )
     parser.add_argument("--log-format", choices=("auto", "human", "json"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))

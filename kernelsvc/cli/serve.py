@@ -7,7 +7,7 @@ import sys
 from kernelsvc.app import CannotStart
 from kernelsvc.app import serve as serve_until_stopped
 from kernelsvc.logs import configure_logging
-from kernelsvc.settings import load_settings
+from kernelsvc.settings import Settings, load_settings
 
 _FLAGS = (
     "host",
@@ -18,19 +18,26 @@ _FLAGS = (
     "max_timeout",
     "sleep_after",
     "drain_timeout",
+    "allow_unsandboxed",
     "log_format",
     "log_level",
 )
 
 
-def serve(arguments: argparse.Namespace) -> int:
-    """Serve until stopped; 0 for a stop in good order, 2 where it cannot start."""
+def settings_from(arguments: argparse.Namespace) -> Settings | None:
+    """The settings with the flags over them; None where they are wrong, which has been said."""
+    flags = {name: getattr(arguments, name, None) for name in _FLAGS}
     try:
-        settings = load_settings(
-            arguments.config, **{name: getattr(arguments, name) for name in _FLAGS}
-        )
+        return load_settings(arguments.config, **flags)
     except (ValueError, FileNotFoundError) as error:
         print(f"kernelsvc: {error}", file=sys.stderr)
+        return None
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until stopped; 0 for a stop in good order, 2 where it cannot start."""
+    settings = settings_from(arguments)
+    if settings is None:
         return 2
     configure_logging(settings.log_format, settings.log_level)
     try:

@@ -44,6 +44,8 @@ class DataFile:
         ensure_directory(self._path.parent)
         fd, temporary = tempfile.mkstemp(prefix=DATA_FILE + ".", dir=self._path.parent)
         try:
+            owner = self._path.parent.stat()
+            os.fchown(fd, owner.st_uid, owner.st_gid)
             with os.fdopen(fd, "w") as file:
                 json.dump(data, file)
             if self._path.is_dir() and not self._path.is_symlink():

@@ -20,6 +20,7 @@ from traitlets.config import Config
 
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
+from kernelsvc.kernel_host.packages import import_from_pythonpath
 from kernelsvc.kernel_host.streams import Output, install
 
 IOPUB_HIGH_WATER = 64
@@ -125,6 +126,7 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
 
     `announce` is called once the sockets are bound and requests can be sent.
     """
+    import_from_pythonpath()
     config = Config()
     config.IPKernelApp.log_level = logging.CRITICAL
     config.HistoryManager.enabled = False

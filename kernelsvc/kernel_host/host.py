@@ -7,10 +7,14 @@ child subreaper: whatever the user's code starts, however often it forks and whe
 host kills every descendant that is left and only then reports the exit; so once `KernelExited` has
 been read, nothing of that kernel is alive. When the service hangs up (it ended, or it is done with
 this host) the host does the same and leaves. The kernel in turn gets SIGKILL when its host dies.
+
+In a sandbox the host is process 1, so all of this is so by the system's own rules, and it is the
+one process inside that the user's code can neither signal nor look into.
 """
 
 import contextlib
 import os
+import resource
 import select
 import selectors
 import signal
@@ -18,11 +22,14 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from kernelsvc.kernel_host import processes, wire
 
 SWEEP_SECONDS = 10.0
+OOM_SCORE = 500
+SPARE_DESCRIPTORS = 64
 
 RunKernel = Callable[[str, Callable[[], None]], int]
 """Serves the kernel on a connection file until it ends; calls back once its sockets are bound."""
@@ -45,10 +52,14 @@ class Host:
     def serve(self) -> None:
         """Carry out commands until the service hangs up; leave no descendant behind."""
         processes.adopt_orphans()
+        if processes.is_init():
+            # Without a handler, process 1 gets no signal from inside its namespace.
+            processes.hide(True)
+        else:
+            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_hung_up", True))
         wakeup, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_hung_up", True))
         # A terminal's Ctrl-C is for the service, which then hangs up in good order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.register(self._control, selectors.EVENT_READ, self._read_commands)
@@ -123,9 +134,12 @@ class Host:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            processes.hide(False)
+            _write_anew(command.connection_file, command.connection)
             os.chdir(command.cwd)
             os.environ.clear()
             os.environ.update(command.env)
+            _limit(command.limits)
 
             def announce() -> None:
                 os.write(ready, b"1")
@@ -182,6 +196,8 @@ class Host:
         """Kill descendants started at or after `since`; the kernel itself only where since is 0."""
         deadline = time.monotonic() + SWEEP_SECONDS
         killed = 0
+        if since == 0.0 and processes.is_init():
+            processes.kill_all()
         while time.monotonic() < deadline:
             left = [
                 process.pid
@@ -209,3 +225,23 @@ class Host:
             while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 if reaped[0] == self._pid:
                     self._returncode = os.waitstatus_to_exitcode(reaped[1])
+
+
+def _write_anew(path: str, text: str) -> None:
+    """Write a file that only this user reads, whatever an earlier kernel has left at its path."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    """Limit this process and those it will start; where memory runs out, they go first."""
+    for name, value in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        most = resource.getrlimit(kind)[1]
+        spare = SPARE_DESCRIPTORS if name == "NOFILE" else 0
+        bound = value + spare if most == resource.RLIM_INFINITY else min(value + spare, most)
+        resource.setrlimit(kind, (bound - spare, bound))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OOM_SCORE))

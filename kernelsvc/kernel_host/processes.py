@@ -1,5 +1,6 @@
 """Which processes descend from which, read from /proc, and an end to all of them."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
@@ -38,6 +40,22 @@ def adopt_orphans() -> None:
 def die_with_parent() -> None:
     """Have the kernel send this process SIGKILL when its parent ends, however that ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def hide(hidden: bool) -> None:
+    """Whether the memory and environment of this process are hidden from its own user's others."""
+    _prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
+
+
+def is_init() -> bool:
+    """Whether this process is process 1 of a namespace: nothing in it survives this process."""
+    return os.getpid() == 1
+
+
+def kill_all() -> None:
+    """From process 1: SIGKILL all others of its namespace at once, so that no fork escapes."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
 
 
 def processes() -> Iterator[Process]:

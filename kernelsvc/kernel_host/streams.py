@@ -21,12 +21,13 @@ import contextlib
 import contextvars
 import io
 import os
+import resource
 import select
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jupyter_client.session import Session, extract_header
@@ -225,6 +226,17 @@ class _Pipe:
         return self._decoder.decode(data, final=not data) or ("" if data else None)
 
 
+@contextlib.contextmanager
+def _spare_descriptors() -> Iterator[None]:
+    """Use the descriptors that are kept back from code that has opened as many as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class Capture:
     """Reads the pipes under descriptors 1 and 2 from a thread of its own."""
 
@@ -233,6 +245,7 @@ class Capture:
         self._lock = threading.RLock()
         self._poll = select.epoll()
         self._pipes: dict[int, _Pipe] = {}
+        self._current: dict[str, _Pipe] = {}
         self._written = select.poll()
         self._thread = threading.Thread(target=self._read_all, name="fd-output", daemon=True)
 
@@ -245,12 +258,16 @@ class Capture:
         """New pipes for a new run; the old ones live on while a process still holds them."""
         self.settle()
         label = extract_header(parent)
-        with self._lock:
+        with self._lock, _spare_descriptors():
             self._written = select.poll()
-            for pipe in (_Pipe("stdout", 1, label), _Pipe("stderr", 2, label)):
-                self._pipes[pipe.reader] = pipe
-                self._poll.register(pipe.reader, select.EPOLLIN)
-                self._written.register(pipe.reader, select.POLLIN)
+            for name, fd in (("stdout", 1), ("stderr", 2)):
+                # Code may have used up even those; then its output is that of the run before.
+                with contextlib.suppress(OSError):
+                    pipe = self._current[name] = _Pipe(name, fd, label)
+                    self._pipes[pipe.reader] = pipe
+                    self._poll.register(pipe.reader, select.EPOLLIN)
+                if (current := self._current.get(name)) is not None:
+                    self._written.register(current.reader, select.POLLIN)
 
     def settle(self) -> None:
         """Pass on everything that has been written to the current descriptors.

@@ -20,13 +20,19 @@ class WireError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StartKernel:
-    """To the host: fork a kernel on `connection_file` in directory `cwd` with environment `env`."""
+    """To the host: fork a kernel in directory `cwd` with environment `env`.
+
+    `connection` is its connection information as JSON, which the host writes to `connection_file`;
+    `limits` are those of a process (`resource`'s names without RLIMIT_).
+    """
 
     name: ClassVar[str] = "start"
     kernel: int
+    connection: str
     connection_file: str
     cwd: str
     env: dict[str, str]
+    limits: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,9 +137,10 @@ def decode(line: bytes) -> Command | Report:
 
 
 def _checked(value: Any, kind: Any) -> Any:
-    if kind == dict[str, str]:
-        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-            raise WireError("expected an object of strings")
+    if kind in (dict[str, str], dict[str, int]):
+        item_kind = kind.__args__[1]
+        if not isinstance(value, dict) or not all(type(v) is item_kind for v in value.values()):
+            raise WireError(f"expected an object of {item_kind.__name__}")
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise WireError("expected a number")

@@ -7,6 +7,8 @@ killed, and with it, by PR_SET_PDEATHSIG, its kernel.
 import asyncio
 import contextlib
 import itertools
+import os
+import signal
 import socket
 import subprocess
 from collections import deque
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kernelsvc.kernel_host import wire
+from kernelsvc.sandbox.isolation import Enclosure
 
 KILLED = -9
 _EXIT_SECONDS = 15.0
@@ -89,15 +92,17 @@ class KernelHost:
         self.closed = asyncio.Event()
 
     @classmethod
-    async def spawn(cls, argv: list[str], env: Mapping[str, str]) -> "KernelHost":
-        """Start a host by the command `argv`; raises OSError where that cannot be run."""
+    async def spawn(
+        cls, enclosure: Enclosure, argv: list[str], env: Mapping[str, str]
+    ) -> "KernelHost":
+        """Start a host by the command `argv` inside `enclosure`; raises OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.to_thread(
                     subprocess.Popen,
-                    [*argv, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
+                    [*enclosure.command, *argv, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno(), *enclosure.fds],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
@@ -107,6 +112,8 @@ class KernelHost:
             except BaseException:
                 ours.close()
                 raise
+            finally:
+                enclosure.started()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
         host = cls(process, writer)
         host._tasks = [
@@ -115,11 +122,27 @@ class KernelHost:
         ]
         return host
 
-    def start_kernel(self, connection_file: str, cwd: Path, env: Mapping[str, str]) -> HostedKernel:
-        """Have the host fork a kernel on the connection file; the one before must have exited."""
+    def start_kernel(
+        self,
+        connection: str,
+        connection_file: Path,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        limits: Mapping[str, int],
+    ) -> HostedKernel:
+        """Have the host fork a kernel; the one before must have exited.
+
+        `connection` is Jupyter's connection information as JSON, which the host writes to
+        `connection_file`; the paths are those inside.
+        """
         number = next(self._numbers)
         kernel = self._kernels[number] = HostedKernel(self, number)
-        self.send(wire.StartKernel(number, connection_file, str(cwd), dict(env)))
+        self.send(
+            wire.StartKernel(
+                number, connection, str(connection_file), str(cwd), dict(env), dict(limits)
+            )
+        )
         if self.closed.is_set():
             kernel.end(KILLED)
         return kernel
@@ -145,7 +168,7 @@ class KernelHost:
                     if isinstance(report, wire.KernelExited):
                         del self._kernels[report.kernel]
         except (wire.WireError, ValueError, OSError):
-            self._process.kill()
+            self.kill()
         finally:
             self.closed.set()
             for kernel in self._kernels.values():
@@ -164,8 +187,15 @@ class KernelHost:
             transport.close()
 
     def kill(self) -> None:
-        """SIGKILL the host itself, for one that does not answer; its kernel dies with it."""
-        self._process.kill()
+        """SIGKILL the host itself, for one that does not answer; its kernel dies with it.
+
+        What stands between the service and a host in a sandbox is in its process group, and the
+        host dies with that.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            # A process that has not been waited for keeps its number.
+            if self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Hang up; the host kills what is left of its kernel and goes. Returns when it is gone."""
@@ -173,7 +203,7 @@ class KernelHost:
         try:
             await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()

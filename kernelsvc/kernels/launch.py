@@ -22,8 +22,17 @@ from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import KernelSpecs
 from kernelsvc.kernels.provisioner import HostProvisioner
+from kernelsvc.models.limits import Limits
+from kernelsvc.sandbox.bwrap import Place
+from kernelsvc.sandbox.isolation import Enclosure, Isolation
 
-_INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROGRAMS = (
+    str(Path(sys.executable).parent),
+    *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
+)
+PACKAGES = ".packages"
+"""The directory of a workspace in which `pip install` puts what a session's code installs."""
 _IOPUB_HIGH_WATER = 64
 _LONGEST_IPC_PATH = 107
 _LOCK = "lock"
@@ -91,45 +100,55 @@ class Seat:
     """A host and its directory: where a session's kernels run, one after the other."""
 
     host: KernelHost
-    directory: Path
+    place: Place
+    enclosure: Enclosure
     environment: Mapping[str, str]
 
     async def close(self) -> None:
-        """End the host and its kernel, and remove the directory."""
+        """End the host and its kernel, and remove what was made for them."""
         await self.host.close()
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        await asyncio.to_thread(self._clear_away)
+
+    def _clear_away(self) -> None:
+        self.enclosure.close()
+        shutil.rmtree(self.place.runtime, ignore_errors=True)
 
 
 class Launcher:
     """Starts hosts and kernels; owns the ZeroMQ context that their clients share."""
 
-    def __init__(self, runtime: RuntimeDirectory, cache: Path, patience: float) -> None:
+    def __init__(self, runtime: RuntimeDirectory, isolation: Isolation, patience: float) -> None:
         self._runtime = runtime
-        self._cache = cache
+        self._isolation = isolation
         self._patience = patience
         self._numbers = itertools.count(1)
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.RCVHWM, _IOPUB_HIGH_WATER)
         self._specs = KernelSpecs()
 
-    async def seat(self, kernelspec: str, workspace: Path) -> Seat:
+    async def seat(self, kernelspec: str, workspace: Path, limits: Limits) -> Seat:
         """Start a host for kernels of that kernelspec; raises KernelStartFailed."""
-        directory = self._runtime.path / f"host-{next(self._numbers)}"
-        environment = self._environment(directory, workspace)
+        place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
         argv = self._specs.get_kernel_spec(kernelspec).argv
+        enclosure = None
         try:
-            await asyncio.to_thread(directory.mkdir, mode=0o700)
-            host = await KernelHost.spawn([sys.executable, *argv[1:]], environment)
+            enclosure = await asyncio.to_thread(self._enclose, place, limits)
+            environment = _environment(enclosure)
+            host = await KernelHost.spawn(enclosure, [sys.executable, *argv[1:]], environment)
         except OSError as error:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            if enclosure is not None:
+                await asyncio.to_thread(enclosure.close)
+            await asyncio.to_thread(shutil.rmtree, place.runtime, ignore_errors=True)
             raise KernelStartFailed(error.strerror or "the host cannot be run") from error
-        return Seat(host, directory, environment)
+        return Seat(host, place, enclosure, environment)
 
-    async def start(
-        self, seat: Seat, kernelspec: str, workspace: Path, on_late: LateSink
-    ) -> Kernel:
+    def _enclose(self, place: Place, limits: Limits) -> Enclosure:
+        place.runtime.mkdir(mode=0o700)
+        return self._isolation.enclose(place, limits)
+
+    async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
-        connection_file = seat.directory / f"{next(self._numbers)}.json"
+        connection_file = seat.place.runtime / f"{next(self._numbers)}.json"
         manager = AsyncKernelManager(
             kernel_name=kernelspec,
             kernel_spec_manager=self._specs,
@@ -140,7 +159,7 @@ class Launcher:
         )
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
-        await manager.start_kernel(host=seat.host, cwd=workspace, env=seat.environment)
+        await manager.start_kernel(host=seat.host, enclosure=seat.enclosure, env=seat.environment)
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
@@ -163,17 +182,24 @@ class Launcher:
             raise
         return kernel
 
-    def _environment(self, directory: Path, workspace: Path) -> dict[str, str]:
-        """The kernel's environment: nothing of the service's but an allow-list."""
-        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        return {
-            **environment,
-            "HOME": str(workspace),
-            "IPYTHONDIR": str(directory / "ipython"),
-            "MPLCONFIGDIR": str(self._cache / "matplotlib"),
-            "PYTHONUNBUFFERED": "1",
-        }
-
     def close(self) -> None:
         """Free the ZeroMQ context."""
         self._context.destroy(linger=0)
+
+
+def _environment(enclosure: Enclosure) -> dict[str, str]:
+    """The kernel's environment: nothing of the service's but an allow-list."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    packages = enclosure.workspace / PACKAGES
+    return {
+        **inherited,
+        "PATH": os.pathsep.join([str(packages / "bin"), *_PROGRAMS]),
+        "HOME": str(enclosure.workspace),
+        "IPYTHONDIR": str(enclosure.runtime / "ipython"),
+        "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
+        "PIP_TARGET": str(packages),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "PYTHONPATH": str(packages),
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,17 +1,21 @@
 """Where jupyter_client's kernel manager and a kernel host meet: a kernel provisioner.
 
 Registered as `kernelsvc-host-provisioner` under `jupyter_client.kernel_provisioners`; our
-kernelspec names it. The host is given to the manager: `start_kernel(host=..., cwd=..., env=...)`.
+kernelspec names it. The host is given to the manager: `start_kernel(host=..., enclosure=...,
+env=...)`.
 """
 
 import asyncio
+import json
 import signal
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.sandbox.isolation import Enclosure
 
 
 class HostProvisioner(KernelProvisionerBase):
@@ -57,13 +61,26 @@ class HostProvisioner(KernelProvisionerBase):
         """Nothing: the host has cleaned up, and who made the host closes it."""
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Write the connection file; jupyter_client hands the result to `launch_kernel`."""
-        manager = self._manager
-        manager.write_connection_file()
+        """Nothing to write here; jupyter_client hands the result to `launch_kernel`."""
         return {**kwargs, "cmd": []}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Have the host fork the kernel; returns the connection info."""
         host: KernelHost = kwargs["host"]
-        self.kernel = host.start_kernel(self._manager.connection_file, kwargs["cwd"], kwargs["env"])
-        return self._manager.get_connection_info()
+        enclosure: Enclosure = kwargs["enclosure"]
+        manager = self._manager
+        connection: dict[str, Any] = dict(manager.get_connection_info())
+        # The kernel sees the directory of its sockets at another path than the service does.
+        inside = {
+            **connection,
+            "key": connection["key"].decode(),
+            "ip": str(enclosure.runtime / Path(manager.ip).name),
+        }
+        self.kernel = host.start_kernel(
+            json.dumps(inside),
+            enclosure.runtime / Path(manager.connection_file).name,
+            cwd=enclosure.workspace,
+            env=kwargs["env"],
+            limits=enclosure.rlimits,
+        )
+        return connection

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
 
+from kernelsvc.models.limits import Limits
+
 NEVER: Final = "never"
 MAX_JSON_DEPTH: Final = 100
 
@@ -25,6 +27,7 @@ class Bounds:
 
     max_timeout: float
     max_data_bytes: int
+    max_limits: Limits
 
 
 class OnTimeout(StrEnum):
@@ -134,6 +137,14 @@ def iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _limits(value: Limits, info: ValidationInfo) -> Limits:
+    if isinstance(info.context, Bounds):
+        for name, problem in value.beyond(info.context.max_limits).items():
+            raise ValueError(f"{name} {problem}")
+    return value
+
+
+SessionLimits = Annotated[Limits, AfterValidator(_limits)]
 Timeout = Annotated[float | None, BeforeValidator(_timeout)]
 SleepAfter = Annotated[float | None, BeforeValidator(_sleep_after)]
 SessionId = Annotated[str, AfterValidator(_session_id)]

@@ -13,10 +13,12 @@ from kernelsvc.models.fields import (
     JsonObject,
     OnTimeout,
     SessionId,
+    SessionLimits,
     SleepAfter,
     Timeout,
     UtcTime,
 )
+from kernelsvc.models.limits import Limits
 
 SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
 
@@ -42,6 +44,7 @@ class CreateSession(BaseModel):
     sleep_after: SleepAfter = None
     on_timeout: OnTimeout = OnTimeout.RESTART
     env: Environment = Field(default_factory=dict)
+    limits: SessionLimits = Limits()
     data: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
     allowInternetAccess: StrictBool = False
@@ -96,6 +99,7 @@ class SessionRecord:
     sleep_after: float | None = None
     on_timeout: OnTimeout = OnTimeout.RESTART
     env: dict[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     data: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     allow_internet_access: bool = False
@@ -106,6 +110,7 @@ class SessionRecord:
 class Session(BaseModel):
     """A session as the API shows it.
 
+    `limits` are what holds for it, where it asked for nothing the service's.
     `sleep_after` is what holds for this session, its own or the service's. `file_count` and
     `total_size_bytes` are those of the workspace, without `.session_data.json`.
     """
@@ -121,6 +126,7 @@ class Session(BaseModel):
     sleep_after: _Seconds
     on_timeout: OnTimeout
     env: dict[str, str]
+    limits: Limits
     file_count: int
     total_size_bytes: int
     metadata: dict[str, Any]

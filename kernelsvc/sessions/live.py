@@ -82,6 +82,7 @@ class LiveSession:
             record.id,
             kernelspec=kernelspec_of(record.language),
             workspace=workspace,
+            limits=record.limits.over(parts.policy.limits),
             launcher=parts.launcher,
             on_late=self._background.add,
             on_death=self._kernel_died,
@@ -218,7 +219,12 @@ class LiveSession:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
         if self._current is None and not self._closed:
             how = result.how_it_ended(returncode)
-            self._lost = f"the kernel {how} between runs and was replaced"
+            exceeded = self._slot.exceeded()
+            self._lost = (
+                f"between runs, {exceeded.message}; the kernel was killed and replaced"
+                if exceeded
+                else f"the kernel {how} between runs and was replaced"
+            )
             log.warning("kernel_died", session_id=self._record.id, how=how)
             self.begin_wake()
 
@@ -308,6 +314,7 @@ class LiveSession:
             # This run tells of the kernel's end; nobody is to tell of it again.
             self._slot.expect_end()
         duration = time.monotonic() - started
+        exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
         lost_before, self._lost = self._lost, None
         data_detail = await self._data.take()
         run = Run(
@@ -318,7 +325,7 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collector.collected(), lost_before),
+            **result.fields(ending, collector.collected(), lost_before, exceeded),
         )
         await self._keep(run, request.code)
         if not self._record.persistent:
@@ -377,8 +384,8 @@ class LiveSession:
         )
 
     async def _clear(self) -> None:
-        """Begin afresh: an empty workspace, no kernel."""
-        await self._slot.drop()
+        """Begin afresh: an empty workspace, no kernel, no sandbox that has been used."""
+        await self._slot.free()
         await asyncio.to_thread(self._workspaces.renew, self._record.id)
         self._data.begin_afresh()
         self._lost = _NOT_PERSISTENT

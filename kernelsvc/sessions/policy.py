@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kernelsvc.kernels.ladder import Grace
+from kernelsvc.models.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,7 @@ class SessionPolicy:
     """Times in seconds, sizes in bytes.
 
     `max_queued_runs` may wait in one session behind the one that executes. `background_bytes` of
-    what a run's threads print after its end are kept.
+    what a run's threads print after its end are kept. `limits` hold for sessions that ask for none.
     """
 
     default_timeout: float
@@ -20,5 +21,6 @@ class SessionPolicy:
     max_output_bytes: int
     max_data_bytes: int
     background_bytes: int
+    limits: Limits
     grace: Grace
     base_url: str

@@ -4,6 +4,7 @@ import signal
 from typing import Any
 
 from kernelsvc.kernels.ladder import Ending, Stop
+from kernelsvc.models.limits import LimitExceeded
 from kernelsvc.models.run import Memory, RunError, RunStatus
 from kernelsvc.outputs.collector import Collected
 
@@ -11,14 +12,25 @@ TIMED_OUT = 124
 INTERRUPTED = 130
 
 
-def fields(ending: Ending, collected: Collected, lost_before: str | None) -> dict[str, Any]:
+def fields(
+    ending: Ending,
+    collected: Collected,
+    lost_before: str | None,
+    exceeded: LimitExceeded | None = None,
+) -> dict[str, Any]:
     """The fields of `Run` that tell how it ended and what it put out.
 
-    `lost_before` says why the memory was lost before the run, where it was.
+    `lost_before` says why the memory was lost before the run, where it was; `exceeded`, which limit
+    the kernel was killed for.
     """
     code = exit_code(ending)
-    kept, detail = memory(ending, lost_before)
+    kept, detail = memory(ending, lost_before, exceeded)
     error = collected.error
+    told = error and RunError(
+        ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)
+    )
+    if exceeded is not None:
+        told = RunError(ename=exceeded.name, evalue=exceeded.message, traceback=[])
     return {
         "status": status(ending, code),
         "exit_code": code,
@@ -26,8 +38,7 @@ def fields(ending: Ending, collected: Collected, lost_before: str | None) -> dic
         "stderr": collected.stderr,
         "outputs": collected.outputs,
         "text": collected.text,
-        "error": error
-        and RunError(ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)),
+        "error": told,
         "timed_out": ending.timed_out,
         "memory": kept,
         "memory_detail": detail,
@@ -60,8 +71,12 @@ def status(ending: Ending, code: int) -> RunStatus:
     return "completed" if code == 0 else "failed"
 
 
-def memory(ending: Ending, lost_before: str | None) -> tuple[Memory, str | None]:
+def memory(
+    ending: Ending, lost_before: str | None, exceeded: LimitExceeded | None = None
+) -> tuple[Memory, str | None]:
     """What became of the session's memory since the last answer, and why."""
+    if exceeded is not None:
+        return "lost", f"{exceeded.message}; the kernel was killed and replaced"
     if ending.returncode is not None:
         return "lost", _why_it_ended(ending)
     if lost_before is not None:

@@ -1,6 +1,7 @@
 """The place in a session where its kernel is: started on demand, replaced, freed."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kernelsvc.files.directory import ensure_directory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 
 _ATTEMPTS = 3
 _AT_ONCE = Grace(0, 0)
@@ -31,6 +33,7 @@ class KernelSlot:
         *,
         kernelspec: str,
         workspace: Path,
+        limits: Limits,
         launcher: Launcher,
         on_late: LateSink,
         on_death: Callable[[int], None],
@@ -41,12 +44,15 @@ class KernelSlot:
         self._session_id = session_id
         self._kernelspec = kernelspec
         self._workspace = workspace
+        self._limits = limits
         self._launcher = launcher
         self._on_late = on_late
         self._on_death = on_death
         self._seat: Seat | None = None
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
+        self._oom_kills = 0
+        self._used_up = False
 
     async def ensure(self) -> Kernel:
         """A kernel that runs, started where there is none; raises KernelStartFailed."""
@@ -84,16 +90,30 @@ class KernelSlot:
 
     async def _start(self) -> Kernel:
         await self.drop(_AT_ONCE)
-        if self._seat is not None and self._seat.host.closed.is_set():
+        if self._seat is not None and (self._used_up or self._seat.host.closed.is_set()):
             await self.free()
+        self._used_up = False
         if self._seat is None:
-            self._seat = await self._launcher.seat(self._kernelspec, self._workspace)
-        await asyncio.to_thread(ensure_directory, self._workspace)
-        kernel = await self._launcher.start(
-            self._seat, self._kernelspec, self._workspace, self._on_late
-        )
+            await asyncio.to_thread(ensure_directory, self._workspace)
+            self._seat = await self._launcher.seat(self._kernelspec, self._workspace, self._limits)
+        kernel = await self._launcher.start(self._seat, self._kernelspec, self._on_late)
+        self._oom_kills = self._seat.enclosure.oom_kills()
         log.info("kernel_started", session_id=self._session_id, pid=kernel.process.pid)
         return kernel
+
+    def exceeded(self) -> LimitExceeded | None:
+        """Which limit the kernel that has just ended was killed for; None where it was not."""
+        kernel, seat = self.kernel, self._seat
+        if kernel is None or seat is None or not kernel.ended.is_set():
+            return None
+        out_of_memory = seat.enclosure.oom_kills() > self._oom_kills
+        if kernel.process.exited.result() != -signal.SIGKILL or not out_of_memory:
+            return None
+        # What else is in the sandbox, files in its /tmp too, may be what took the memory.
+        self._used_up = True
+        assert self._limits.memory is not None
+        may_use = readable_size(self._limits.memory)
+        return LimitExceeded("OutOfMemory", f"the session ran out of memory: it may use {may_use}")
 
     async def _watch_for_death(self, kernel: Kernel) -> None:
         await kernel.ended.wait()

@@ -9,6 +9,7 @@ from sqlmodel import col
 
 from kernelsvc.errors import FieldProblem, InvalidRequest, SessionExists
 from kernelsvc.models.fields import OnTimeout
+from kernelsvc.models.limits import Limits
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store.database import Database
 from kernelsvc.store.tables import RunRow, SessionRow
@@ -69,7 +70,7 @@ class SessionStore:
 
     async def change(self, session_id: str, changes: dict[str, Any]) -> bool:
         """Set fields of a record by name; False where there is no such session."""
-        values = {_COLUMNS.get(name, name): value for name, value in changes.items()}
+        values = {_COLUMNS.get(name, name): _stored(value) for name, value in changes.items()}
 
         def query(transaction: Transaction) -> bool:
             statement = update(SessionRow).where(col(SessionRow.id) == session_id).values(values)
@@ -92,6 +93,11 @@ class SessionStore:
 _COLUMNS = {"metadata": "labels"}
 
 
+def _stored(value: Any) -> Any:
+    """A record's value as the row has it."""
+    return value.model_dump(exclude_none=True) if isinstance(value, Limits) else value
+
+
 def _row(record: SessionRecord) -> SessionRow:
     return SessionRow(
         id=record.id,
@@ -103,6 +109,7 @@ def _row(record: SessionRecord) -> SessionRow:
         sleep_after=record.sleep_after,
         on_timeout=record.on_timeout,
         env=record.env,
+        limits=_stored(record.limits),
         data=record.data,
         labels=record.metadata,
         allow_internet_access=record.allow_internet_access,
@@ -122,6 +129,7 @@ def _record(row: SessionRow) -> SessionRecord:
         sleep_after=row.sleep_after,
         on_timeout=OnTimeout(row.on_timeout),
         env=row.env,
+        limits=Limits(**row.limits),
         data=row.data,
         metadata=row.labels,
         allow_internet_access=row.allow_internet_access,

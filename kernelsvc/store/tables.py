@@ -37,6 +37,7 @@ class SessionRow(SQLModel, table=True):
     sleep_after: float | None = None
     on_timeout: str
     env: dict[str, str] = Field(sa_type=JSON)
+    limits: dict[str, Any] = Field(sa_type=JSON)
     data: dict[str, Any] = Field(sa_type=JSON)
     # `metadata` is SQLAlchemy's own name on a mapped class.
     labels: dict[str, Any] = Field(sa_column=Column("metadata", JSON, nullable=False))

@@ -22,6 +22,8 @@ from jupyter_client.manager import start_new_async_kernel
 
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.models.limits import Limits
+from kernelsvc.sandbox.isolation import Isolation
 from tests.support.process import ServiceProcess
 
 Measure = Callable[[], Awaitable[None]]
@@ -90,16 +92,14 @@ async def measure(rounds: int, code: str) -> dict[str, list[float]]:
         runtime.open()
         stack.callback(runtime.close)
         workspace = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        launcher = Launcher(runtime, workspace / "cache", patience=60)
+        launcher = Launcher(runtime, Isolation(None), patience=60)
         stack.callback(launcher.close)
-        seat = await launcher.seat(kernelspec_of("python"), workspace)
+        seat = await launcher.seat(kernelspec_of("python"), workspace, Limits())
         stack.push_async_callback(seat.close)
-        kernel = await launcher.start(
-            seat, kernelspec_of("python"), workspace, lambda request_id, event: None
-        )
+        kernel = await launcher.start(seat, kernelspec_of("python"), lambda request_id, event: None)
         stack.push_async_callback(kernel.close)
         ours = AsyncKernelClient()
-        ours.load_connection_file(str(next(seat.directory.glob("*.json"))))
+        ours.load_connection_file(str(next(seat.place.runtime.glob("*.json"))))
         ours.start_channels(stdin=False, hb=False)
         stack.callback(ours.stop_channels)
         await ours.wait_for_ready(timeout=60)

@@ -18,11 +18,19 @@ from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
 from kernelsvc.kernels.provisioner import HostProvisioner
+from kernelsvc.models.limits import Limits
+from kernelsvc.sandbox.bwrap import Place
+from kernelsvc.sandbox.isolation import Isolation
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("io_loop")
 
 ARGV = [sys.executable, "-m", "kernelsvc.kernel_host"]
+
+
+def unsandboxed(directory):
+    place = Place(Path(directory), Path(directory))
+    return Isolation(None).enclose(place, Limits())
 
 
 def alive(pid):
@@ -35,7 +43,7 @@ def alive(pid):
 async def with_kernel(use):
     """Calls `use(host, manager)` with a kernel that jupyter_client's manager started on a host."""
     with tempfile.TemporaryDirectory(prefix="ks") as directory:
-        host = await KernelHost.spawn(ARGV, {"PATH": os.environ["PATH"]})
+        host = await KernelHost.spawn(unsandboxed(directory), ARGV, {"PATH": os.environ["PATH"]})
         manager = AsyncKernelManager(
             kernel_name=kernelspec_of("python"),
             kernel_spec_manager=KernelSpecs(),
@@ -46,7 +54,7 @@ async def with_kernel(use):
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
         environment = {"PATH": os.environ["PATH"], "HOME": directory, "IPYTHONDIR": directory}
-        await manager.start_kernel(host=host, cwd=Path(directory), env=environment)
+        await manager.start_kernel(host=host, enclosure=unsandboxed(directory), env=environment)
         try:
             await use(host, manager)
         finally:
@@ -134,9 +142,9 @@ async def test_a_service_hangs_up_on_a_host_that_talks_nonsense():
         "-c",
         "import os, sys; os.write(int(sys.argv[1]), b'nonsense\\n'); input()",
     ]
-    host = await KernelHost.spawn(liar, {})
+    host = await KernelHost.spawn(unsandboxed("/"), liar, {})
     await asyncio.wait_for(host.closed.wait(), 30)
-    kernel = host.start_kernel("/nowhere", Path("/"), {})
+    kernel = host.start_kernel("{}", Path("/nowhere"), cwd=Path("/"), env={}, limits={})
     assert kernel.exited.result() == -signal.SIGKILL
     await host.close()
 
@@ -150,16 +158,14 @@ async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
     with tempfile.TemporaryDirectory(prefix="ks") as directory:
         runtime = RuntimeDirectory(Path(directory))
         runtime.open()
-        launcher = Launcher(runtime, Path(directory), patience=0.5 if broken == "hang" else 60)
-        host = await KernelHost.spawn([sys.executable, "-c", code], {})
-        seat = await launcher.seat(kernelspec_of("python"), Path(directory))
+        launcher = Launcher(runtime, Isolation(None), patience=0.5 if broken == "hang" else 60)
+        host = await KernelHost.spawn(unsandboxed(directory), [sys.executable, "-c", code], {})
+        seat = await launcher.seat(kernelspec_of("python"), Path(directory), Limits())
         await seat.host.close()
         seat.host = host
         expected = {"exit": "no such interpreter here", "hang": "not ready in 0.5 s"}[broken]
         with pytest.raises(KernelStartFailed, match=expected):
-            await launcher.start(
-                seat, kernelspec_of("python"), Path(directory), lambda request_id, event: None
-            )
+            await launcher.start(seat, kernelspec_of("python"), lambda request_id, event: None)
         host.kill()
         await seat.close()
         launcher.close()

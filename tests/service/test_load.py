@@ -1,11 +1,6 @@
 """Many sessions, many runs, many cycles: nothing mixed up, nothing left."""
 
 import asyncio
-import os
-import signal
-from pathlib import Path
-
-import pytest
 
 from tests.support.leaks import holdings
 from tests.support.waiting import eventually
@@ -57,43 +52,6 @@ async def test_timeouts_leave_nothing_behind(api, server, make_settings):
         assert run["exit_code"] == 124
         assert (await api.run("1"))["exit_code"] == 0
     await eventually(lambda: holdings(*directories) == before)
-
-
-def memory_cgroup():
-    """A directory in which memory cgroups can be made, or None."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "memory":
-            root = Path("/sys/fs/cgroup/memory" + path)
-        elif controllers == "":
-            root = Path("/sys/fs/cgroup" + path)
-            subtree = root / "cgroup.subtree_control"
-            if not (subtree.exists() and "memory" in subtree.read_text().split()):
-                continue
-        else:
-            continue
-        if os.access(root, os.W_OK):
-            return root
-    return None
-
-
-@pytest.mark.skipif(memory_cgroup() is None, reason="no memory cgroup can be made here")
-async def test_a_kernel_that_runs_out_of_memory_is_137(api):
-    await api.create()
-    pid = int((await api.run("import os; os.getpid()"))["text"])
-    group = memory_cgroup() / f"kernelsvc-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        limit = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
-        (group / limit).write_text(str(128 * 1024 * 1024))
-        (group / "cgroup.procs").write_text(str(pid))
-        run = await api.run("hog = bytearray(1024 * 1024 * 1024)", timeout=60)
-        assert run["exit_code"] == 128 + signal.SIGKILL
-        assert run["memory"] == "lost"
-        assert (await api.run("1"))["exit_code"] == 0
-    finally:
-        await eventually(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
 
 
 async def test_memory_error_is_an_ordinary_exception(api):

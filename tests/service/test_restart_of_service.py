@@ -12,6 +12,7 @@ from httpx import AsyncClient
 
 from kernelsvc.app import CannotStart, serving
 from tests.support.api import Api
+from tests.support.inside import process_inside
 from tests.support.waiting import eventually
 
 
@@ -132,7 +133,7 @@ async def test_kernels_end_with_the_service_and_their_exit_handlers_run(make_set
             "_ = atexit.register(lambda: open('left', 'w').write('word'))\n"
             "print(os.getpid(), os.getppid())"
         )
-        processes = [psutil.Process(int(pid)) for pid in run["stdout"].split()]
+        processes = [process_inside(pid) for pid in run["stdout"].split()]
     assert not any(process.is_running() for process in processes)
     assert (settings.data_dir / "workspaces" / "s" / "left").read_text() == "word"
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from kernelsvc.models.run import RunRequest
+from tests.support.inside import process_inside
 
 
 async def test_a_run_answers_every_field_of_the_contract(api):
@@ -287,7 +288,7 @@ async def test_a_kernel_killed_from_outside_ends_its_run_with_137(api, server):
     pid = int((await api.run("import os; os.getpid()"))["text"])
     running = asyncio.create_task(api.run("import time; time.sleep(60)"))
     await api.until_running()
-    psutil.Process(pid).send_signal(signal.SIGKILL)
+    process_inside(pid).send_signal(signal.SIGKILL)
     run = await running
     assert run["exit_code"] == 137
     assert run["memory"] == "lost"

@@ -6,9 +6,10 @@ import re
 import sqlite3
 from typing import Any
 
-import psutil
 import pytest
 
+from kernelsvc.models.limits import DEFAULT_LIMITS
+from tests.support.inside import process_inside
 from tests.support.problems import problem_of, raw
 from tests.support.waiting import eventually
 
@@ -51,6 +52,7 @@ async def test_a_new_session_shows_every_field_of_the_contract(api):
         "sleep_after": 300.0,
         "on_timeout": "restart",
         "env": {},
+        "limits": DEFAULT_LIMITS.model_dump(),
         "file_count": 0,
         "total_size_bytes": 0,
         "metadata": {},
@@ -299,15 +301,15 @@ async def test_delete_leaves_no_process_no_file_and_no_row(api, tmp_path):
         "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
         "print(os.getpid(), os.getppid(), child.pid)"
     )
-    pids = [int(pid) for pid in run["stdout"].split()]
-    assert all(psutil.pid_exists(pid) for pid in pids)
+    processes = [process_inside(pid) for pid in run["stdout"].split()]
+    assert all(process.is_running() for process in processes)
     assert rows(tmp_path) == (1, 1)
     answer = await api.send("DELETE", "/api/sessions/s")
     assert answer.status == 200
     assert answer.json.keys() == {"success", "id", "deleted_at"}
     assert (answer.json["success"], answer.json["id"]) == (True, "s")
     assert TIME.fullmatch(answer.json["deleted_at"])
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not any(process.is_running() for process in processes)
     assert workspaces(tmp_path) == []
     assert list((tmp_path / "data" / "workspaces.trash").iterdir()) == []
     assert rows(tmp_path) == (0, 0)
@@ -376,7 +378,7 @@ async def test_delete_all_ends_every_session_and_names_them(api, tmp_path):
     await api.create("a")
     await api.create("b.c:d")
     await api.create("e", persistent=False)
-    pid = int((await api.run("import os; print(os.getpid())", "a"))["stdout"])
+    kernel = process_inside((await api.run("import os; os.getpid()", "a"))["text"])
     answer = await api.send("DELETE", "/api/sessions")
     assert answer.status == 200
     assert answer.json.keys() == {"success", "deleted_count", "deleted_sessions", "deleted_at"}
@@ -384,7 +386,7 @@ async def test_delete_all_ends_every_session_and_names_them(api, tmp_path):
     assert answer.json["deleted_count"] == 3
     assert sorted(answer.json["deleted_sessions"]) == ["a", "b.c:d", "e"]
     assert TIME.fullmatch(answer.json["deleted_at"])
-    assert not psutil.pid_exists(pid)
+    assert not kernel.is_running()
     assert workspaces(tmp_path) == []
     assert rows(tmp_path) == (0, 0)
 

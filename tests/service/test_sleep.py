@@ -3,12 +3,12 @@
 import asyncio
 import time
 
-import psutil
 import pytest
 from httpx import AsyncClient
 
 from kernelsvc.app import serving
 from tests.support.api import Api
+from tests.support.inside import process_inside
 from tests.support.problems import problem_of, raw
 from tests.support.waiting import eventually
 
@@ -18,7 +18,7 @@ PIDS = "import os; print(os.getpid(), os.getppid())"
 async def kernel_of(api, session_id="s"):
     """The session's kernel and its host."""
     run = await api.run(PIDS, session_id)
-    return [psutil.Process(int(pid)) for pid in run["stdout"].split()]
+    return [process_inside(pid) for pid in run["stdout"].split()]
 
 
 async def until(api, state, session_id="s", seconds=10.0):
@@ -235,7 +235,7 @@ async def test_children_of_the_code_are_gone_when_it_sleeps(api):
     run = await api.run(
         "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)\n"
     )
-    child = psutil.Process(int(run["stdout"]))
+    child = process_inside(run["stdout"].strip())
     assert child.is_running()
     await api.send("POST", "/api/sessions/s/sleep")
     assert not child.is_running()

@@ -6,6 +6,7 @@ import time
 import psutil
 import pytest
 
+from tests.support.inside import process_inside
 from tests.support.waiting import eventually
 
 # What each case leaves running or refuses to be interrupted by; `{mark}` is in the command line of
@@ -309,7 +310,7 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
     await api.create()
     if moment == "idle":
         pid = int((await api.run("before = 1; import os; os.getpid()"))["text"])
-        psutil.Process(pid).kill()
+        process_inside(pid).kill()
         await eventually(lambda: server.service._live["s"]._lost)
     else:
         host = await eventually(
@@ -330,7 +331,7 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
 async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api):
     await api.create()
     pids = (await api.run("import os; print(os.getpid(), os.getppid())"))["stdout"].split()
-    kernel, host = (psutil.Process(int(pid)) for pid in pids)
+    kernel, host = (process_inside(pid) for pid in pids)
     running = asyncio.create_task(api.run("import time; time.sleep(60)"))
     await api.until_running()
     host.kill()
@@ -342,7 +343,7 @@ async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api)
 
 async def test_a_host_that_is_stopped_does_not_stop_the_ladder(api):
     await api.create()
-    host = psutil.Process(int((await api.run("import os; os.getppid()"))["text"]))
+    host = process_inside((await api.run("import os; os.getppid()"))["text"])
     host.suspend()
     run = await api.run("while True: pass", timeout=0.5)
     assert (run["exit_code"], run["memory"]) == (124, "lost")

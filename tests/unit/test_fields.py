@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kernelsvc.models.fields import Bounds, iso, parse_duration
+from kernelsvc.models.limits import HIGHEST_LIMITS
 from kernelsvc.models.run import RunRequest
 from kernelsvc.models.session import CreateSession, PatchSession
 
-BOUNDS = Bounds(max_timeout=60, max_data_bytes=1024)
+BOUNDS = Bounds(max_timeout=60, max_data_bytes=1024, max_limits=HIGHEST_LIMITS)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -13,6 +13,7 @@ from sqlmodel import SQLModel, create_engine
 
 from kernelsvc.errors import InvalidRequest, SessionExists
 from kernelsvc.models.fields import OnTimeout
+from kernelsvc.models.limits import Limits
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store import database as database_module
@@ -111,6 +112,7 @@ def vars_of(made):
         "created_at": made.created_at,
         "on_timeout": "restart",
         "env": {},
+        "limits": {},
         "data": {},
         "labels": {},
         "allow_internet_access": False,
@@ -129,6 +131,7 @@ FULL = record(
     env={"A": 'it\'s\n"quoted"'},
     data={"ä💥": [1, 2.5, None, True, {"\ud800": "\udfff"}], "n": 10**40},
     metadata={"team": "x"},
+    limits=Limits(memory="1GiB", cpu=0.5),
     allow_internet_access=True,
     allow_public_access=False,
     run_count=7,

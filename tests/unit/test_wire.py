@@ -16,6 +16,7 @@ VALUES = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
+    dict[str, int]: st.dictionaries(st.text(), st.integers()),
 }
 
 

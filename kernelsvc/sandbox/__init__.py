@@ -1,0 +1,1 @@
+"""What keeps a kernel's code inside: namespaces, mounts, system calls, limits."""

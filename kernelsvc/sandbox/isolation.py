@@ -1,0 +1,110 @@
+"""What is put round each kernel host: its sandbox, where there is one, and its limits."""
+
+import contextlib
+import itertools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernelsvc.models.limits import Limits
+from kernelsvc.sandbox import bwrap
+from kernelsvc.sandbox.bwrap import Place
+from kernelsvc.sandbox.cgroups import Cgroup, Hierarchy
+from kernelsvc.sandbox.policy import RUNTIME, WORKSPACE, SandboxPolicy
+
+Rlimits = dict[str, int]
+"""Limits of a single process by their names in Python's `resource`, without RLIMIT_."""
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """One sandbox's: what to start a process in it by, and what is seen from inside.
+
+    `command` goes before the program's; the process inherits `fds`, which `started` closes here.
+    `workspace` and `runtime` are the paths inside of what `place` has outside.
+    """
+
+    command: list[str]
+    workspace: Path
+    runtime: Path
+    rlimits: Rlimits
+    fds: tuple[int, ...] = ()
+    cgroup: Cgroup | None = None
+
+    def started(self) -> None:
+        """The process has been started, or could not be."""
+        for fd in self.fds:
+            os.close(fd)
+
+    def oom_kills(self) -> int:
+        """How many processes in it the kernel has killed because memory ran out, where it tells."""
+        return self.cgroup.oom_kills() if self.cgroup else 0
+
+    def close(self) -> None:
+        """Free the limits' group; everything inside has ended. Blocks."""
+        if self.cgroup is not None:
+            with contextlib.suppress(OSError):
+                self.cgroup.remove()
+
+
+@dataclass
+class Isolation:
+    """How this service isolates. `policy` None: no sandbox; `cgroups` None: limits per process.
+
+    `seccomp` is the filter's program.
+    """
+
+    policy: SandboxPolicy | None
+    seccomp: bytes = b""
+    cgroups: Hierarchy | None = None
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """The user and group, on this machine, of sandboxed code; None: the service's own."""
+        if self.policy is None or self.policy.host_id is None:
+            return None
+        return self.policy.host_id, self.policy.host_id
+
+    def enclose(self, place: Place, limits: Limits) -> Enclosure:
+        """Prepare a sandbox at `place`; raises OSError. Blocks for a moment."""
+        if self.owner is not None:
+            for directory in (place.workspace, place.runtime):
+                os.chown(directory, *self.owner, follow_symlinks=False)
+        cgroup = None
+        if self.cgroups is not None:
+            name = f"host-{next(self._numbers)}"
+            cgroup = Cgroup(self.cgroups, self.cgroups.create(name, limits))
+        command = cgroup.enter_command() if cgroup else []
+        rlimits = self._rlimits(limits)
+        if self.policy is None:
+            return Enclosure(command, place.workspace, place.runtime, rlimits, cgroup=cgroup)
+        seccomp_fd = os.memfd_create("seccomp")
+        os.write(seccomp_fd, self.seccomp)
+        os.lseek(seccomp_fd, 0, os.SEEK_SET)
+        command += bwrap.command(self.policy, place, seccomp_fd)
+        return Enclosure(command, WORKSPACE, RUNTIME, rlimits, (seccomp_fd,), cgroup)
+
+    def _rlimits(self, limits: Limits) -> Rlimits:
+        """The limits that each process has, besides or instead of those of the group."""
+        rlimits = {"CORE": 0}
+        if limits.open_files is not None:
+            rlimits["NOFILE"] = limits.open_files
+        if limits.file_size is not None:
+            rlimits["FSIZE"] = limits.file_size
+        if self.cgroups is None and limits.memory is not None:
+            rlimits["DATA"] = limits.memory
+        # Outside of a sandbox, the system counts every process of the service's user together.
+        if self.policy is not None and limits.processes is not None:
+            rlimits["NPROC"] = limits.processes + _OVERHEAD
+        return rlimits
+
+    def close(self) -> None:
+        """Free what the service itself has of the control groups."""
+        if self.cgroups is not None:
+            with contextlib.suppress(OSError):
+                self.cgroups.close()
+
+
+_OVERHEAD = 8
+"""Processes and threads of the sandbox itself, which the code's own are counted with."""
