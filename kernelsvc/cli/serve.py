@@ -18,6 +18,8 @@ _FLAGS = (
     "max_timeout",
     "sleep_after",
     "drain_timeout",
+    "tls_certificate",
+    "tls_key",
     "log_format",
     "log_level",
 )
