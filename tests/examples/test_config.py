@@ -11,7 +11,8 @@ from kernelsvc.settings import Settings, load_settings
 
 CONFIG = Path(__file__).parents[2] / "config" / "kernelsvc.toml"
 
-# Their defaults are none, or made of other settings or of the machine's directories; the file has examples.
+# Their defaults are none, or made of other settings or of directories of the machine's; the file
+# has examples.
 DERIVED = {"base_url", "data_dir", "runtime_dir", "database_url", "tls_certificate", "tls_key",
            "api_key"}  # fmt: skip
 
