@@ -27,16 +27,14 @@ def upgrade() -> None:
         sa.Column("max_runs_per_minute", sa.Integer),
     )
     # What was made while there were no keys was made by the owner of a service without keys.
-    with op.batch_alter_table("sessions") as sessions:
-        sessions.add_column(
-            sa.Column("owner", sa.String(64), nullable=False, server_default="local")
-        )
-        sessions.create_index("ix_sessions_owner", ["owner"])
+    # Not by a batch, which makes the table anew: runs would go with the sessions that are dropped.
+    owner = sa.Column("owner", sa.String(64), nullable=False, server_default="local")
+    op.add_column("sessions", owner)
+    op.create_index("ix_sessions_owner", "sessions", ["owner"])
 
 
 def downgrade() -> None:
     """Undo."""
-    with op.batch_alter_table("sessions") as sessions:
-        sessions.drop_index("ix_sessions_owner")
-        sessions.drop_column("owner")
+    op.drop_index("ix_sessions_owner", "sessions")
+    op.drop_column("sessions", "owner")
     op.drop_table("keys")
