@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 _ID_BYTES = 6
 _SECRET_BYTES = 24
-_KEY = re.compile(
-    f"ks_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})", re.ASCII
-)
+_KEY = re.compile(f"ks_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})", re.ASCII)
 
 
 class KeyText(NamedTuple):

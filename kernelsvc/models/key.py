@@ -65,6 +65,6 @@ def owner_problem(owner: str) -> str | None:
 
 def name_problem(name: str) -> str | None:
     """Why this cannot be a key's name; None where it can."""
-    if 0 < len(name.strip()) and len(name) <= _LONGEST_NAME and name.isprintable():
+    if len(name.strip()) > 0 and len(name) <= _LONGEST_NAME and name.isprintable():
         return None
     return f"must be 1 to {_LONGEST_NAME} printable characters"

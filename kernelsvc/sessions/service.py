@@ -136,7 +136,9 @@ class SessionService:
         """
         owner = caller.owner if wanted.owner is None else wanted.owner
         if owner != caller.owner and "admin" not in caller.scopes:
-            raise Forbidden("owner: only a key with the scope admin may list other owners' sessions")
+            raise Forbidden(
+                "owner: only a key with the scope admin may list other owners' sessions"
+            )
         of_owner = None if owner == EVERYBODY else owner
         found: list[Session] = []
         after = wanted.after

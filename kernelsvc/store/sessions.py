@@ -56,7 +56,7 @@ class SessionStore:
         def query(transaction: Transaction) -> dict[str, int]:
             owner = col(SessionRow.owner)
             counted = transaction.execute(select(owner, func.count()).group_by(owner))
-            return {name: number for name, number in counted}
+            return {row[0]: row[1] for row in counted}
 
         return await self._database.run(query)
 

@@ -233,8 +233,15 @@ async def test_a_connection_serves_many_requests_refused_ones_among_them(api, se
             (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
             (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
             (b"PUT /api/sessions HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"),
-            (b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{", "400"),
-            (b"POST /api/sessions/s/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", "400"),
+            (
+                b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{",
+                "400",
+            ),
+            (
+                b"POST /api/sessions/s/run HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 2\r\n\r\n{}",
+                "400",
+            ),
             (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
         ]
         for request, expected in requests:
@@ -298,7 +305,9 @@ async def test_who_speaks_no_http_is_hung_up_on_and_the_service_lives_on(api, se
 async def test_a_client_that_goes_away_within_its_body_changes_nothing(api, server):
     before = await everything(api)
     async with connection(server.url) as (reader, writer):
-        writer.write(b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 22\r\n\r\n")
+        writer.write(
+            b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 22\r\n\r\n"
+        )
         writer.write(b'{"language": "python"')
         await writer.drain()
         writer.close()

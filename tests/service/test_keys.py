@@ -32,7 +32,7 @@ ENDPOINTS = [
     ("GET", "/api/sessions/s", ""),
     ("PATCH", "/api/sessions/s", '{"default_timeout": 5}'),
     ("DELETE", "/api/sessions/s", ""),
-    ("POST", "/api/sessions/s/run", '{"code": "open(\'mark\', \'w\')"}'),
+    ("POST", "/api/sessions/s/run", "{\"code\": \"open('mark', 'w')\"}"),
     ("GET", "/api/sessions/s/runs", ""),
     ("GET", "/api/sessions/s/runs/RUN", ""),
     ("POST", "/api/sessions/s/interrupt", ""),
@@ -111,9 +111,7 @@ async def test_unknown_expired_and_revoked_keys_are_told_the_same(settings):
     ]
     await revoke_key(settings, keys[2])
     async with serving(settings) as server, clients(server, *keys) as apis:
-        problems = [
-            refused_for_want_of_a_key(await api.http.get("/api/sessions")) for api in apis
-        ]
+        problems = [refused_for_want_of_a_key(await api.http.get("/api/sessions")) for api in apis]
     assert len({problem["error"] for problem in problems}) == 1
 
 
@@ -233,7 +231,11 @@ async def test_on_loopback_no_key_is_needed_and_everybody_is_local(make_settings
 @pytest.fixture
 def two(io_loop, settings):
     """Two owners' keys."""
-    return tuple(io_loop.run_sync(lambda: make_key(settings, name)) for name in ("alice", "bob"))
+
+    async def make():
+        return await make_key(settings, "alice"), await make_key(settings, "bob")
+
+    return io_loop.run_sync(make)
 
 
 @pytest.mark.parametrize(("method", "path", "body"), OF_A_SESSION)

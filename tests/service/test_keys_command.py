@@ -74,7 +74,12 @@ async def test_a_key_is_shown_once_and_never_again(keys):
     assert status == 0
     assert key_id in err
     assert secret not in err
-    for arguments in (("list",), ("list", "--json"), ("revoke", key_id), ("revoke", key_id, "--json")):
+    for arguments in (
+        ("list",),
+        ("list", "--json"),
+        ("revoke", key_id),
+        ("revoke", key_id, "--json"),
+    ):
         status, out, err = await keys(*arguments)
         assert status == 0
         assert key_id in out

@@ -9,6 +9,7 @@ import nbformat
 import psutil
 import pytest
 
+from kernelsvc.keys.ring import LOCAL
 from kernelsvc.models.run import RunRequest
 
 

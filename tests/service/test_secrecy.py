@@ -111,7 +111,9 @@ def test_an_error_in_the_settings_does_not_quote_the_key(monkeypatch, tmp_path, 
 
 async def test_code_does_not_find_the_configured_key_in_its_environment(make_settings):
     with ServiceProcess(api_key=CONFIGURED) as service:
-        async with AsyncClient(base_url=service.url, headers=bearer(CONFIGURED), timeout=60) as http:
+        async with AsyncClient(
+            base_url=service.url, headers=bearer(CONFIGURED), timeout=60
+        ) as http:
             api = Api(http)
             await api.create()
             run = await api.run("import os; dict(os.environ)")
@@ -120,7 +122,16 @@ async def test_code_does_not_find_the_configured_key_in_its_environment(make_set
 
 
 def test_the_database_holds_no_key(tmp_path):
-    command = [sys.executable, "-m", "kernelsvc", "keys", "create", "x", "--data-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "kernelsvc",
+        "keys",
+        "create",
+        "x",
+        "--data-dir",
+        str(tmp_path),
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KERNELSVC_")}
     made = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     key = made.stdout.strip()

@@ -187,7 +187,8 @@ async def test_an_expired_key_is_refused_without_reading_anything(store, monkeyp
     await store.add(record_of(key, expires_in=60))
     ring = ring_of(store)
     await ring.caller(f"Bearer {key}")
-    monkeypatch.setattr(clock, "now", lambda at=clock.now(): at + timedelta(seconds=61))
+    later = clock.now() + timedelta(seconds=61)
+    monkeypatch.setattr(clock, "now", lambda: later)
     await refusal(ring, f"Bearer {key}")
 
 
@@ -208,23 +209,26 @@ async def test_an_expired_key_keeps_the_service_locked(store):
     await refusal(ring_of(store), None)
 
 
-async def counted(store, monkeypatch):
+def counted(store, monkeypatch):
     """Counts the queries that the ring makes."""
     queries: Counter[str] = Counter()
-    for name in ("all", "touch"):
 
-        async def count(*arguments, name=name, query=getattr(store, name)):
+    def count(name, query):
+        async def counting(*arguments):
             queries[name] += 1
             return await query(*arguments)
 
-        monkeypatch.setattr(store, name, count)
+        monkeypatch.setattr(store, name, counting)
+
+    count("all", store.all)
+    count("touch", store.touch)
     return queries
 
 
 async def test_requests_with_a_known_key_cost_no_query(store, monkeypatch):
     key = new_key()
     await store.add(record_of(key))
-    queries = await counted(store, monkeypatch)
+    queries = counted(store, monkeypatch)
     ring = ring_of(store)
     for _ in range(20):
         await ring.caller(f"Bearer {key}")
@@ -232,7 +236,7 @@ async def test_requests_with_a_known_key_cost_no_query(store, monkeypatch):
 
 
 async def test_many_made_up_keys_at_once_share_their_queries(store, monkeypatch):
-    queries = await counted(store, monkeypatch)
+    queries = counted(store, monkeypatch)
     ring = ring_of(store, "a-configured-key")
     tried = (ring.caller(f"Bearer {new_key()}") for _ in range(200))
     results = await asyncio.gather(*tried, return_exceptions=True)
@@ -243,7 +247,7 @@ async def test_many_made_up_keys_at_once_share_their_queries(store, monkeypatch)
 async def test_use_is_noted_at_most_once_a_minute(store, monkeypatch):
     key = new_key()
     await store.add(record_of(key))
-    queries = await counted(store, monkeypatch)
+    queries = counted(store, monkeypatch)
     ring = ring_of(store)
     begin = clock.now()
     for seconds, writes in ((0, 1), (1, 1), (59, 1), (60, 2), (119, 2), (121, 3)):

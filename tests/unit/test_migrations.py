@@ -36,8 +36,8 @@ def at_version_1(url):
     migrate(url, command.upgrade, "0001")
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
         connection.execute(
-            "INSERT INTO sessions VALUES ('s', 'python', 1, '2026-01-01 12:00:00', NULL, NULL, NULL,"
-            " 'restart', '{}', '{}', '{}', 0, 1, 0)"
+            "INSERT INTO sessions VALUES ('s', 'python', 1, '2026-01-01 12:00:00',"
+            " NULL, NULL, NULL, 'restart', '{}', '{}', '{}', 0, 1, 0)"
         )
         connection.execute(
             "INSERT INTO runs VALUES ('r', 's', 1, '2026-01-01 12:00:00', '1', ?)",
@@ -73,7 +73,9 @@ def test_the_way_back_keeps_sessions_and_runs(url):
 def test_up_and_down_and_up_again_is_the_same_schema(url, tmp_path):
     def schema():
         with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-            rows = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+            rows = connection.execute(
+                "SELECT name, sql FROM sqlite_master ORDER BY name"
+            ).fetchall()
         connection.close()
         return rows
 
