@@ -1,11 +1,14 @@
 # The service in an image, as an ordinary user, with everything that lasts in /data.
 #
 #   docker build -t kernelsvc .
-#   docker run --init --stop-timeout 40 -p 127.0.0.1:8787:8787 -v kernelsvc:/data kernelsvc
+#   export KERNELSVC_API_KEY=$(openssl rand -hex 24)
+#   docker run --init --stop-timeout 40 -p 127.0.0.1:8787:8787 -v kernelsvc:/data \
+#       -e KERNELSVC_API_KEY kernelsvc
 #
-# Publish the port on loopback only, as above: inside the container the service listens on every
-# address, and there is no sandbox and no authentication yet. Everybody who reaches the port can run
-# code in the container. --init reaps what a killed kernel may leave; --stop-timeout leaves time for
+# Inside the container the service listens on every address, so it needs a key to start: that of
+# KERNELSVC_API_KEY, or one that `kernelsvc keys create NAME` has made in /data before. There is no
+# sandbox yet: everybody who has a key can run code in the container. Publish the port on loopback,
+# as above, or put a proxy with TLS in front of it. --init reaps what a killed kernel may leave; --stop-timeout leaves time for
 # the runs that are going on (drain_timeout, 30 s).
 
 FROM python:3.11-slim AS build

@@ -7,9 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -17,11 +20,13 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext
+from kernelsvc.api.front import LOOPBACK_HOSTS, Front
 from kernelsvc.api.routes import make_application
 from kernelsvc.errors import NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
 from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.keys.ring import KeyRing
 from kernelsvc.models.fields import Bounds
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.isolation import Isolation
@@ -30,10 +35,10 @@ from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
 from kernelsvc.store.database import Database, DatabaseUnusable
+from kernelsvc.store.keys import KeyStore
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _NO_SANDBOX = (
     "CODE RUNS WITH ALL RIGHTS OF THIS USER: it can read this user's files and use the network; "
     "`kernelsvc doctor` says what to install"
@@ -43,11 +48,17 @@ _BACKGROUND_BYTES = 64 * 1024
 # configured one, answer what the contract says.
 _REFUSED_BY_HANDLERS = 1 << 40
 
+_SHORT_KEY = 20
+_NO_KEY = (
+    "there is no API key, and without one only loopback addresses are served; make one "
+    "(kernelsvc keys create NAME), set KERNELSVC_API_KEY, or do not listen on {host}"
+)
+
 log = structlog.get_logger()
 
 
 class CannotStart(Exception):
-    """The address, the data directory or the database cannot be had; says which and why."""
+    """What the service needs cannot be had, or it would be open to all; says what and why."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class Server:
     service: SessionService
     http: HTTPServer
     application: Application
+    on_loopback: bool
 
 
 @asynccontextmanager
@@ -67,12 +79,14 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
     Raises CannotStart, and OSError where a directory cannot be had.
     """
     async with AsyncExitStack() as stack:
+        tls = _tls(settings)
         sockets = _listen(settings)
         for listening in sockets:
             stack.callback(listening.close)
         port = sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        url = f"http://{host}:{port}"
+        url = f"{'http' if tls is None else 'https'}://{host}:{port}"
+        on_loopback = all(ip_address(each.getsockname()[0]).is_loopback for each in sockets)
 
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(os.close, _lock(settings))
@@ -82,10 +96,13 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             await database.open()
         except DatabaseUnusable as error:
             raise CannotStart(str(error)) from error
+        keys = KeyRing(KeyStore(database), _configured_key(settings), loopback_only=on_loopback)
+        if not await keys.has_keys() and not on_loopback:
+            raise CannotStart(_NO_KEY.format(host=settings.host))
         runtime = RuntimeDirectory(settings.runtime_dir)
         runtime.open()
         stack.callback(runtime.close)
-        isolation = await asyncio.to_thread(_isolate, settings)
+        isolation = await asyncio.to_thread(_isolate, settings, on_loopback)
         stack.callback(isolation.close)
         launcher = Launcher(runtime, isolation, settings.kernel_start_timeout)
         stack.callback(launcher.close)
@@ -113,11 +130,15 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             Bounds(settings.max_timeout, settings.max_data_bytes, settings.max_limits),
             settings.max_body_bytes,
             check_ready,
+            keys,
+            _front(settings, on_loopback),
         )
         application = make_application(context)
         http = HTTPServer(
             application,
+            ssl_options=tls,
             max_body_size=_REFUSED_BY_HANDLERS,
+            max_header_size=settings.max_header_bytes,
             idle_connection_timeout=settings.header_timeout,
             body_timeout=settings.header_timeout,
         )
@@ -128,7 +149,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(service.close)
         http.add_sockets(sockets)
         stack.callback(http.stop)
-        yield Server(url, service, http, application)
+        yield Server(url, service, http, application, on_loopback)
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -141,13 +162,14 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with serving(settings) as server:
-        if settings.host not in _LOOPBACK:
+        if not server.on_loopback:
             log.warning(
                 "serving_beyond_loopback",
                 host=settings.host,
+                tls=settings.tls_certificate is not None,
                 advice="code that clients "
-                "send runs with this user's rights: let nobody reach it whom you would not "
-                "give a shell",
+                "send runs with this user's rights: give a key to nobody to whom you would not "
+                "give a shell, and let keys travel over TLS only",
             )
         log.info("service_started", url=server.url, data_dir=str(settings.data_dir))
         announce(server.url)
@@ -177,7 +199,7 @@ def sandbox_options(settings: Settings) -> SandboxOptions:
     )
 
 
-def _isolate(settings: Settings) -> Isolation:
+def _isolate(settings: Settings, on_loopback: bool) -> Isolation:
     """The isolation that this machine allows.
 
     Raises CannotStart where there would be no sandbox for code that comes from elsewhere.
@@ -192,7 +214,7 @@ def _isolate(settings: Settings) -> Isolation:
         return examination.isolation
     reasons = [found for found in examination.findings if found.verdict is Verdict.MISSING]
     why = "; ".join(f"{found.name}: {found.detail} (mend: {found.mend})" for found in reasons)
-    if settings.host not in _LOOPBACK and not settings.allow_unsandboxed:
+    if not on_loopback and not settings.allow_unsandboxed:
         examination.isolation.close()
         raise CannotStart(
             f"kernels cannot be sandboxed here, and {settings.host} is not a loopback address. "
@@ -200,6 +222,49 @@ def _isolate(settings: Settings) -> Isolation:
         )
     log.warning("NO_SANDBOX", advice=_NO_SANDBOX, why=why)
     return examination.isolation
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """What TLS needs, or None for plain HTTP."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    for path in (settings.tls_certificate, settings.tls_key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise CannotStart(f"{path} cannot be read: {error.strerror}") from error
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # A key under a password would make OpenSSL ask the terminal for it.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise CannotStart(
+            f"tls_certificate {settings.tls_certificate} and tls_key {settings.tls_key} are no "
+            f"PEM certificate and its key without a password: {error}"
+        ) from error
+    return context
+
+
+def _configured_key(settings: Settings) -> str | None:
+    if settings.api_key is None:
+        return None
+    key = settings.api_key.get_secret_value()
+    if len(key) < _SHORT_KEY:
+        log.warning("api_key_is_short", advice=f"use {_SHORT_KEY} random characters or more")
+    return key
+
+
+def _front(settings: Settings, on_loopback: bool) -> Front:
+    """On loopback, only names of loopback are ours, and those of the configuration."""
+    base = urlsplit(settings.base_url or "")
+    hosts = {*LOOPBACK_HOSTS, settings.host.lower(), *settings.allowed_hosts}
+    return Front(
+        hosts=frozenset(hosts | ({base.netloc.lower()} if base.netloc else set()))
+        if on_loopback or settings.allowed_hosts
+        else None,
+        origins=frozenset(settings.cors_origins),
+        own_origins=frozenset({f"{base.scheme}://{base.netloc}".lower()} if base.netloc else ()),
+    )
 
 
 def _policy(settings: Settings, base_url: str) -> SessionPolicy:

@@ -6,6 +6,10 @@
     |-- RunNotFound             run_not_found
     |-- SessionExists           session_exists        the id is taken
     |-- SessionBusy             session_busy          a run is going on and the caller will not wait
+    |-- Unauthorized            unauthorized          the key is missing or not valid
+    |-- Forbidden               forbidden             the key, or the page, may not do this
+    |-- WrongHost               misdirected_request   the Host header names another host
+    |-- QuotaExceeded           quota_exceeded        the key's quota is used up
     |-- QueueFull               queue_full            too many runs wait in this session
     |-- KernelStartFailed       kernel_start_failed
     |-- NotReady                not_ready           no session could be created now
@@ -74,6 +78,34 @@ class SessionBusy(KernelsvcError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} is busy with a run")
+
+
+class Unauthorized(KernelsvcError):
+    """The request needs a key, and has none that is valid."""
+
+    code = "unauthorized"
+
+
+class Forbidden(KernelsvcError):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
+
+
+class WrongHost(KernelsvcError):
+    """The request was meant for another host than those that this service is reached by."""
+
+    code = "misdirected_request"
+
+
+class QuotaExceeded(KernelsvcError):
+    """The key's quota is used up; `retry_seconds` from now, a part of it may be free again."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, quota: str, limit: int, retry_seconds: int) -> None:
+        super().__init__(f"the key's quota is used up: {quota} is {limit}")
+        self.retry_seconds = retry_seconds
 
 
 class QueueFull(KernelsvcError):

@@ -1,7 +1,7 @@
 """Structured logs on stderr: one line an event, as JSON or for people.
 
 Request, session and run ids are bound to the context and appear on every line that is logged in it.
-Never logged: user code, output, environment values, data.
+Never logged: keys, headers, user code, output, environment values, data.
 """
 
 import logging
@@ -27,7 +27,12 @@ def configure_logging(form: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The other ways to format an exception show the values of variables.
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -41,7 +46,8 @@ def configure_logging(form: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("tornado.access", "alembic", "traitlets"):
+    # At "info", tornado.general quotes malformed headers, keys in them included.
+    for noisy in ("tornado.access", "tornado.general", "alembic", "traitlets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # A request that fails is our handlers' to log, with its id.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)

@@ -7,20 +7,24 @@ such as "5m"; sizes in bytes.
 import contextlib
 import math
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PositiveInt,
+    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -28,6 +32,9 @@ from pydantic_settings import (
 
 from kernelsvc.models.fields import parse_duration
 from kernelsvc.models.limits import DEFAULT_LIMITS, HIGHEST_LIMITS, Limits, parse_size
+
+_HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_KEY = re.compile(r"[!-~]+")
 
 DEFAULT_CONFIG = Path("config/kernelsvc.toml")
 
@@ -51,6 +58,37 @@ def _size(value: Any) -> int | None:
 RequiredSize = Annotated[int, BeforeValidator(_size)]
 
 
+def _names(value: Any) -> Any:
+    """A list; in the environment, its items with commas between them."""
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+
+
+def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise ValueError("must be host names such as example.com, or example.com:8787")
+    return tuple(name.lower() for name in names)
+
+
+def _origins(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        scheme, _, host = name.partition("://")
+        if scheme not in ("http", "https") or not _HOST.fullmatch(host):
+            raise ValueError("must be origins such as https://example.com, without a path or a *")
+    return tuple(name.lower() for name in names)
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    if not _KEY.fullmatch(key.get_secret_value()):
+        raise ValueError("must be letters, digits and other visible ASCII characters, no spaces")
+    return key
+
+
 def _data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "kernelsvc"
@@ -59,13 +97,23 @@ def _data_dir() -> Path:
 class Settings(BaseSettings):
     """Everything that can be configured; `config/kernelsvc.toml` explains each."""
 
-    model_config = SettingsConfigDict(env_prefix="KERNELSVC_", extra="forbid", frozen=True)
+    # An error must not quote what was given: it may be a key.
+    model_config = SettingsConfigDict(
+        env_prefix="KERNELSVC_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8787
     base_url: str | None = None
     max_body_bytes: PositiveInt = 16 * 1024 * 1024
     header_timeout: Duration = 60.0
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = None
+    allowed_hosts: Annotated[Names, AfterValidator(_hosts)] = ()
+    cors_origins: Annotated[Names, AfterValidator(_origins)] = ()
 
     data_dir: Path = Field(default_factory=_data_dir)
     runtime_dir: Path | None = None
@@ -108,6 +156,8 @@ class Settings(BaseSettings):
             raise ValueError("default_timeout is above max_timeout")
         for name, problem in self.limits.beyond(self.max_limits).items():
             raise ValueError(f"limits.{name} {problem} (max_limits)")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: give both, or neither")
         return self
 
     @property

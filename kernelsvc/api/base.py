@@ -4,29 +4,36 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from kernelsvc.api.front import Front, check_parameters, preflight_headers
 from kernelsvc.errors import (
     FieldProblem,
+    Forbidden,
     InvalidRequest,
     KernelStartFailed,
     KernelsvcError,
     NotReady,
     QueueFull,
+    QuotaExceeded,
     RunNotFound,
     SessionBusy,
     SessionExists,
     SessionNotFound,
     ShuttingDown,
+    Unauthorized,
+    WrongHost,
 )
+from kernelsvc.keys.ring import KeyRing
+from kernelsvc.models.caller import Caller
 from kernelsvc.models.fields import Bounds
 from kernelsvc.models.problem import Problem, ProblemDetail
 from kernelsvc.sessions.service import SessionService
@@ -37,6 +44,10 @@ log = structlog.get_logger()
 
 _STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     InvalidRequest: HTTPStatus.BAD_REQUEST,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    WrongHost: HTTPStatus.MISDIRECTED_REQUEST,
+    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     SessionNotFound: HTTPStatus.NOT_FOUND,
     RunNotFound: HTTPStatus.NOT_FOUND,
     SessionExists: HTTPStatus.CONFLICT,
@@ -68,6 +79,8 @@ class ApiContext:
     bounds: Bounds
     max_body_bytes: int
     check_ready: Callable[[], Awaitable[None]]
+    keys: KeyRing
+    front: Front = field(default_factory=Front)
     answers: set["asyncio.Future[None]"] = field(default_factory=set)
 
     async def flush(self, seconds: float) -> None:
@@ -78,7 +91,17 @@ class ApiContext:
 
 @stream_request_body
 class ApiHandler(RequestHandler):
-    """Base of all handlers."""
+    """Base of all handlers.
+
+    `parameters` are the query parameters that a method takes; a name that ends in "." stands for
+    all that begin with it. `caller` is there from `prepare` on, where the handler needs a key;
+    who overrides `prepare` awaits this one first.
+    """
+
+    needs_key: ClassVar[bool] = True
+    has_path: ClassVar[bool] = True
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    caller: Caller
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
@@ -89,21 +112,58 @@ class ApiHandler(RequestHandler):
         self._began = time.monotonic()
         self._chunks: list[bytes] = []
         self._received = 0
+        self._is_admitted = False
 
     @property
     def service(self) -> SessionService:
         """The sessions."""
         return self.context.service
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Check what the headers already tell, before a body is read."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        front, headers = self.context.front, self.request.headers
+        front.check_host(self.request.host)
+        front.check_origin(headers.get("Origin"), f"{self.request.protocol}://{self.request.host}")
+        self._set_page_headers()
+        if self._is_preflight():
+            self._answer_preflight()
+            return
+        if self.needs_key:
+            self.caller = await self.context.keys.caller(headers.get("Authorization"))
+            structlog.contextvars.bind_contextvars(owner=self.caller.owner)
         length = self.request.headers.get("Content-Length") or "0"
         if not (length.isascii() and length.isdigit()):
             raise HTTPError(HTTPStatus.BAD_REQUEST)
         if len(length) > _MOST_DIGITS or int(length) > self.context.max_body_bytes:
             raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if self.has_path:
+            known = self.parameters.get(self.request.method or "", ())
+            check_parameters(self.request.query_arguments, known)
+        self._is_admitted = True
+
+    def _set_page_headers(self) -> None:
+        origin = self.request.headers.get("Origin")
+        for name, value in self.context.front.page_headers(origin).items():
+            self.set_header(name, value)
+
+    def _is_preflight(self) -> bool:
+        """Whether a page asks what it may send; it has no key yet."""
+        asked = self.request.headers
+        return (
+            self.request.method == "OPTIONS"
+            and asked.get("Origin", "").lower() in self.context.front.origins
+            and "Access-Control-Request-Method" in asked
+        )
+
+    def _answer_preflight(self) -> None:
+        asked = self.request.headers.get("Access-Control-Request-Headers")
+        for name, value in preflight_headers(self._allowed(), asked).items():
+            self.set_header(name, value)
+        self.set_header("Connection", "close")
+        self.set_status(HTTPStatus.NO_CONTENT)
+        self.finish()
 
     def data_received(self, chunk: bytes) -> None:
         """Called by Tornado with each piece of the body."""
@@ -116,6 +176,9 @@ class ApiHandler(RequestHandler):
         self.set_header("Server", "kernelsvc")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
+        self.set_header("Referrer-Policy", "no-referrer")
+        # JSON that is opened as a page loads and runs nothing, and stands in no frame.
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
     def body(self, model: type[ModelT]) -> ModelT:
         """The request's body as `model`; raises InvalidRequest, which names the wrong fields."""
@@ -174,7 +237,14 @@ class ApiHandler(RequestHandler):
                 ("internal_error", "something went wrong in the service; it has been logged"),
             )
         if status in _RETRY_SECONDS:
-            self.set_header("Retry-After", str(_RETRY_SECONDS[status]))
+            seconds = getattr(error, "retry_seconds", _RETRY_SECONDS[status])
+            self.set_header("Retry-After", str(seconds))
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if not self._is_admitted:
+            # The body was not read, so the connection cannot be used again.
+            self.set_header("Connection", "close")
+        self._set_page_headers()
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self._allowed()))
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -208,6 +278,8 @@ class ApiHandler(RequestHandler):
 
 class UnknownPath(ApiHandler):
     """Everything that is at no path of ours: 404, whatever the method."""
+
+    has_path = False
 
     def _refuse(self) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)

@@ -16,6 +16,8 @@ class Health(BaseModel):
 class LiveHandler(ApiHandler):
     """/health/live"""
 
+    needs_key = False
+
     async def get(self) -> None:
         """200 while the process answers at all."""
         self.answer(Health())
@@ -23,6 +25,8 @@ class LiveHandler(ApiHandler):
 
 class ReadyHandler(ApiHandler):
     """/health/ready"""
+
+    needs_key = False
 
     async def get(self) -> None:
         """200 only while a session could be created now; else 503, which says why."""

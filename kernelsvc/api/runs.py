@@ -9,7 +9,7 @@ class RunHandler(ApiHandler):
 
     async def post(self, session_id: str) -> None:
         """Run code and answer its result. The run goes on where the client goes away."""
-        self.answer(await self.service.run(session_id, self.body(RunRequest)))
+        self.answer(await self.service.run(self.caller, session_id, self.body(RunRequest)))
 
 
 class RunsHandler(ApiHandler):
@@ -17,7 +17,7 @@ class RunsHandler(ApiHandler):
 
     async def get(self, session_id: str) -> None:
         """The session's latest runs."""
-        self.answer(await self.service.history(session_id))
+        self.answer(await self.service.history(self.caller, session_id))
 
 
 class RunResultHandler(ApiHandler):
@@ -25,4 +25,4 @@ class RunResultHandler(ApiHandler):
 
     async def get(self, session_id: str, run_id: str) -> None:
         """A finished run, with what it printed since in the background."""
-        self.answer(await self.service.run_result(session_id, run_id))
+        self.answer(await self.service.run_result(self.caller, session_id, run_id))

@@ -2,7 +2,7 @@
 
 import re
 from http import HTTPStatus
-from typing import get_args
+from typing import ClassVar, get_args
 
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler, shortened
@@ -24,34 +24,27 @@ _METADATA = "metadata."
 class SessionsHandler(ApiHandler):
     """/api/sessions"""
 
+    parameters: ClassVar = {"GET": ("limit", "cursor", "state", "language", "owner", _METADATA)}
+
     async def post(self) -> None:
         """Create a session."""
-        session = await self.service.create(self.body(CreateSession))
+        session = await self.service.create(self.caller, self.body(CreateSession))
         self.set_header("Location", f"/api/sessions/{session.id}")
         self.answer(session, HTTPStatus.CREATED)
 
     async def get(self) -> None:
-        """List sessions."""
-        self.answer(await self.service.find(self._filter()))
+        """List the caller's sessions; an admin may ask for others' by `owner`."""
+        self.answer(await self.service.find(self.caller, self._filter()))
 
     async def delete(self) -> None:
-        """Delete all sessions."""
-        gone = await self.service.delete_all()
+        """Delete all sessions of the caller's."""
+        gone = await self.service.delete_all(self.caller)
         self.answer(
             AllDeleted(deleted_count=len(gone), deleted_sessions=gone, deleted_at=clock.now())
         )
 
     def _filter(self) -> SessionFilter:
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        unknown = [
-            name
-            for name in given
-            if name not in ("limit", "cursor", "state", "language")
-            and not name.startswith(_METADATA)
-        ]
-        if unknown:
-            problem = "is not a parameter of this request"
-            raise InvalidRequest([FieldProblem(name, problem) for name in unknown])
         limit = given.get("limit", "100")
         if not (re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= _MAX_LIMIT):
             problem = f"must be a whole number from 1 to {_MAX_LIMIT} (given: {shortened(limit)})"
@@ -67,6 +60,7 @@ class SessionsHandler(ApiHandler):
             after=given.get("cursor"),
             state=state,
             language=given.get("language"),
+            owner=given.get("owner"),
             metadata={
                 name.removeprefix(_METADATA): value
                 for name, value in given.items()
@@ -80,11 +74,11 @@ class SessionHandler(ApiHandler):
 
     async def get(self, session_id: str) -> None:
         """Show the session."""
-        self.answer(await self.service.get(session_id))
+        self.answer(await self.service.get(self.caller, session_id))
 
     async def patch(self, session_id: str) -> None:
         """Change settings, data or metadata."""
-        session, note = await self.service.patch(session_id, self.body(PatchSession))
+        session, note = await self.service.patch(self.caller, session_id, self.body(PatchSession))
         self.answer(
             Patched(
                 id=session.id,
@@ -97,7 +91,7 @@ class SessionHandler(ApiHandler):
 
     async def delete(self, session_id: str) -> None:
         """Delete the session and everything of it."""
-        await self.service.delete(session_id)
+        await self.service.delete(self.caller, session_id)
         self.answer(Deleted(id=session_id, deleted_at=clock.now()))
 
 
@@ -106,7 +100,7 @@ class InterruptHandler(ApiHandler):
 
     async def post(self, session_id: str) -> None:
         """Interrupt the run that is going on."""
-        self.answer(await self.service.interrupt(session_id))
+        self.answer(await self.service.interrupt(self.caller, session_id))
 
 
 class RestartHandler(ApiHandler):
@@ -114,7 +108,7 @@ class RestartHandler(ApiHandler):
 
     async def post(self, session_id: str) -> None:
         """Replace the kernel."""
-        self.answer(await self.service.restart(session_id))
+        self.answer(await self.service.restart(self.caller, session_id))
 
 
 class SleepHandler(ApiHandler):
@@ -122,7 +116,7 @@ class SleepHandler(ApiHandler):
 
     async def post(self, session_id: str) -> None:
         """Put the session to sleep now."""
-        self.answer(await self.service.sleep(session_id))
+        self.answer(await self.service.sleep(self.caller, session_id))
 
 
 class WakeHandler(ApiHandler):
@@ -130,4 +124,4 @@ class WakeHandler(ApiHandler):
 
     async def post(self, session_id: str) -> None:
         """Wake the session."""
-        self.answer(await self.service.wake(session_id))
+        self.answer(await self.service.wake(self.caller, session_id))

@@ -1,10 +1,12 @@
 """`kernelsvc`: the commands and their options."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from kernelsvc import __version__
+from kernelsvc.cli import keys
 from kernelsvc.cli.doctor import doctor
 from kernelsvc.cli.run import run
 from kernelsvc.cli.serve import serve
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(
         commands.add_parser("doctor", help="say what this machine can and cannot do for sandboxes")
     )
+    keys.add_to(commands.add_parser("keys", help="make, list and revoke the API keys of a service"))
     return parser
 
 
@@ -77,6 +80,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="serve beyond loopback where kernels cannot be sandboxed",
     )
+    parser.add_argument(
+        "--tls-certificate", type=Path, metavar="FILE", help="serve HTTPS with this (PEM, chain)"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key (PEM)")
     parser.add_argument("--log-format", choices=("auto", "human", "json"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     parser.set_defaults(command=serve)
@@ -96,5 +103,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="default: the session's")
     parser.add_argument("--language", default="python", help="of a new session (default python)")
-    parser.add_argument("--url", default=_DEFAULT_URL, help=f"the service (default {_DEFAULT_URL})")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("KERNELSVC_URL") or _DEFAULT_URL,
+        help=f"the service (default: KERNELSVC_URL in the environment, else {_DEFAULT_URL})",
+    )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        default=os.environ.get("KERNELSVC_API_KEY"),
+        help="a key of the service's (default: KERNELSVC_API_KEY in the environment, where other "
+        "users of the machine cannot see it)",
+    )
     parser.set_defaults(command=run)

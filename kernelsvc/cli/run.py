@@ -21,7 +21,12 @@ def run(arguments: argparse.Namespace) -> int:
         print("kernelsvc: timeout: must be a finite number of seconds", file=sys.stderr)
         return _REFUSED
     try:
-        with Client(arguments.url) as client:
+        client = Client(arguments.url, arguments.api_key or None)
+    except (ValueError, httpx.InvalidURL) as error:
+        print(f"kernelsvc: {error}", file=sys.stderr)
+        return _REFUSED
+    try:
+        with client:
             if arguments.session is None:
                 result = _run_once(client, arguments, code)
             else:

@@ -19,6 +19,8 @@ _FLAGS = (
     "sleep_after",
     "drain_timeout",
     "allow_unsandboxed",
+    "tls_certificate",
+    "tls_key",
     "log_format",
     "log_level",
 )

@@ -20,11 +20,19 @@ class ServiceError(Exception):
 
 
 class Client:
-    """Speaks to the service at `url`. A context manager; raises ServiceError and httpx's errors."""
+    """Speaks to the service at `url`. A context manager; raises ServiceError and httpx's errors.
 
-    def __init__(self, url: str) -> None:
+    `api_key` goes with every request; ValueError where no header can carry it.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("the API key holds characters that a key cannot have")
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         # A run takes as long as it takes; its own timeout is the service's to enforce.
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(30.0, read=None))
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=httpx.Timeout(30.0, read=None)
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -105,6 +105,7 @@ class SessionRecord:
     allow_internet_access: bool = False
     allow_public_access: bool = True
     run_count: int = 0
+    owner: str = "local"
 
 
 class Session(BaseModel):
@@ -137,6 +138,7 @@ class Session(BaseModel):
     allowInternetAccess: bool
     allowPublicAccess: bool
     run_count: int
+    owner: str
 
 
 class SessionList(BaseModel):
@@ -149,13 +151,18 @@ class SessionList(BaseModel):
 
 @dataclass(frozen=True)
 class SessionFilter:
-    """Which sessions to list, and how many at most."""
+    """Which sessions to list, and how many at most.
+
+    `owner` is for callers with the scope `admin`: another owner, or "*" for all; None is the
+    caller's own sessions.
+    """
 
     limit: int
     after: str | None = None
     state: str | None = None
     language: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    owner: str | None = None
 
 
 class Patched(BaseModel):

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import secrets
+from typing import Final
 
 import structlog
 
 from kernelsvc import clock
 from kernelsvc.errors import (
     FieldProblem,
+    Forbidden,
     InvalidRequest,
     RunNotFound,
     SessionNotFound,
     ShuttingDown,
 )
 from kernelsvc.kernels.languages import find_language, language_names
+from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunList, RunRequest
 from kernelsvc.models.session import (
     CreateSession,
@@ -26,12 +29,18 @@ from kernelsvc.models.session import (
 )
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.live import LiveSession, SessionParts
+from kernelsvc.sessions.quotas import QuotaBook
+
+EVERYBODY: Final = "*"
 
 log = structlog.get_logger()
 
 
 class SessionService:
-    """All sessions; those that are awake are in `_live`, the others are rows and files only."""
+    """All sessions; those that are awake are in `_live`, the others are rows and files only.
+
+    A caller has its owner's sessions; to it, others' are as if they did not exist.
+    """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
@@ -40,6 +49,7 @@ class SessionService:
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._culler = Culler(self._live)
+        self._quotas = QuotaBook()
         self._closing = False
 
     # ---- its own life
@@ -48,6 +58,7 @@ class SessionService:
         """Clear away what an earlier crash left, and begin to cull."""
         ids = set(await self._sessions.ids())
         await asyncio.to_thread(self._workspaces.open, ids)
+        self._quotas.open(await self._sessions.counts())
         self._culler.start()
 
     @property
@@ -76,8 +87,11 @@ class SessionService:
 
     # ---- sessions
 
-    async def create(self, request: CreateSession) -> Session:
-        """Make a session and begin to start its kernel; raises SessionExists, InvalidRequest."""
+    async def create(self, caller: Caller, request: CreateSession) -> Session:
+        """Make a session and begin to start its kernel.
+
+        Raises SessionExists (whoever has the id), InvalidRequest and QuotaExceeded.
+        """
         self._check_open()
         language = find_language(request.language)
         if language is None:
@@ -98,26 +112,40 @@ class SessionService:
             metadata=request.metadata,
             allow_internet_access=request.allowInternetAccess,
             allow_public_access=request.allowPublicAccess,
+            owner=caller.owner,
         )
-        await self._sessions.add(record)
+        self._quotas.add_session(caller)
+        try:
+            await self._sessions.add(record)
+        except BaseException:
+            self._quotas.drop_session(caller.owner)
+            raise
         await asyncio.to_thread(self._workspaces.create, record.id)
         live = self._adopt(record)
         live.begin_wake()
         log.info("session_created", session_id=record.id, language=record.language)
         return await self._show(record)
 
-    async def get(self, session_id: str) -> Session:
+    async def get(self, caller: Caller, session_id: str) -> Session:
         """The session as it is now."""
-        live = self._live.get(session_id)
-        return await self._show(live.record if live else await self._record(session_id))
+        return await self._show(await self._record(caller, session_id))
 
-    async def find(self, wanted: SessionFilter) -> SessionList:
-        """The sessions that match, oldest first, `wanted.limit` at most."""
+    async def find(self, caller: Caller, wanted: SessionFilter) -> SessionList:
+        """The caller's sessions that match, oldest first, `wanted.limit` at most.
+
+        Raises Forbidden where they are to be another owner's and the caller is no admin.
+        """
+        owner = caller.owner if wanted.owner is None else wanted.owner
+        if owner != caller.owner and "admin" not in caller.scopes:
+            raise Forbidden(
+                "owner: only a key with the scope admin may list other owners' sessions"
+            )
+        of_owner = None if owner == EVERYBODY else owner
         found: list[Session] = []
         after = wanted.after
         language = find_language(wanted.language) if wanted.language else None
         name = language.name if language else wanted.language
-        while page := await self._sessions.page(after, name):
+        while page := await self._sessions.page(after, name, of_owner):
             for record in page:
                 live = self._live.get(record.id)
                 record = live.record if live else record
@@ -130,9 +158,11 @@ class SessionService:
             after = page[-1].id
         return SessionList(sessions=found, count=len(found))
 
-    async def patch(self, session_id: str, request: PatchSession) -> tuple[Session, str | None]:
+    async def patch(
+        self, caller: Caller, session_id: str, request: PatchSession
+    ) -> tuple[Session, str | None]:
         """Change settings, data or metadata; with what is to be said of when it applies."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         changes = request.changes()
         note = None
         new_access = changes.get("allow_internet_access")
@@ -143,9 +173,9 @@ class SessionService:
             self._culler.reconsider(live)
         return await self._show(live.record), note
 
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, caller: Caller, session_id: str) -> None:
         """End the session: kernel, files and rows are gone when this returns."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         await asyncio.shield(asyncio.ensure_future(self._delete(live)))
 
     async def _delete(self, live: LiveSession) -> None:
@@ -153,70 +183,78 @@ class SessionService:
         await live.close(delete=True)
         # The row goes last: until it has gone, the id is taken, and nobody moves in here.
         await asyncio.to_thread(self._workspaces.remove, session_id)
-        await self._sessions.delete(session_id)
+        if await self._sessions.delete(session_id):
+            self._quotas.drop_session(live.record.owner)
         if self._live.get(session_id) is live:
             del self._live[session_id]
         log.info("session_deleted", session_id=session_id)
 
-    async def delete_all(self) -> list[str]:
-        """End every session; returns the ids."""
-        ids = await self._sessions.ids()
-        gone = await asyncio.gather(*map(self._delete_if_there, ids))
+    async def delete_all(self, caller: Caller) -> list[str]:
+        """End every session of the caller's; returns the ids."""
+        ids = await self._sessions.ids(caller.owner)
+        gone = await asyncio.gather(*(self._delete_if_there(caller, found) for found in ids))
         return [session_id for session_id, deleted in zip(ids, gone, strict=True) if deleted]
 
-    async def _delete_if_there(self, session_id: str) -> bool:
+    async def _delete_if_there(self, caller: Caller, session_id: str) -> bool:
         try:
-            await self.delete(session_id)
+            await self.delete(caller, session_id)
         except SessionNotFound:
             return False
         return True
 
     # ---- what happens in a session
 
-    async def run(self, session_id: str, request: RunRequest) -> Run:
-        """Run code, waking the session where it sleeps. The run goes on if the caller goes away."""
-        live = await self._awake(session_id)
-        return await asyncio.shield(live.submit(request))
+    async def run(self, caller: Caller, session_id: str, request: RunRequest) -> Run:
+        """Run code, waking the session where it sleeps. The run goes on if the caller goes away.
 
-    async def interrupt(self, session_id: str) -> Session:
+        Raises QuotaExceeded, besides what keeps the session from queueing it.
+        """
+        reservation = self._quotas.add_run(caller)
+        try:
+            task = (await self._awake(caller, session_id)).submit(request)
+        except BaseException:
+            reservation.cancel()
+            raise
+        task.add_done_callback(lambda _: reservation.release())
+        return await asyncio.shield(task)
+
+    async def interrupt(self, caller: Caller, session_id: str) -> Session:
         """Interrupt the run that is going on."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         live.interrupt()
         return await self._show(live.record)
 
-    async def restart(self, session_id: str) -> Session:
+    async def restart(self, caller: Caller, session_id: str) -> Session:
         """Replace the kernel by a new one with an empty memory."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         await live.restart()
         return await self._show(live.record)
 
-    async def sleep(self, session_id: str) -> Session:
+    async def sleep(self, caller: Caller, session_id: str) -> Session:
         """Put the session to sleep now; raises SessionBusy during a run."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         await live.sleep()
         return await self._show(live.record)
 
-    async def wake(self, session_id: str) -> Session:
+    async def wake(self, caller: Caller, session_id: str) -> Session:
         """Start the session's kernel where it sleeps."""
-        live = await self._awake(session_id)
+        live = await self._awake(caller, session_id)
         await live.wake()
         return await self._show(live.record)
 
-    async def run_result(self, session_id: str, run_id: str) -> Run:
+    async def run_result(self, caller: Caller, session_id: str, run_id: str) -> Run:
         """A finished run of the session's history, with its background output so far."""
+        await self._record(caller, session_id)
         live = self._live.get(session_id)
-        if live is None:
-            await self._record(session_id)
         run = await self._runs.get(session_id, run_id)
         if run is None:
             raise RunNotFound(run_id)
         background = live.background(run_id) if live else ""
         return run.model_copy(update={"background": background}) if background else run
 
-    async def history(self, session_id: str) -> RunList:
+    async def history(self, caller: Caller, session_id: str) -> RunList:
         """The session's latest finished runs, newest first."""
-        if session_id not in self._live:
-            await self._record(session_id)
+        await self._record(caller, session_id)
         runs = await self._runs.latest(session_id)
         return RunList(runs=runs, count=len(runs))
 
@@ -230,21 +268,25 @@ class SessionService:
         live = self._live[record.id] = LiveSession(record, self._parts, self._culler.reconsider)
         return live
 
-    async def _awake(self, session_id: str) -> LiveSession:
-        """The session, in memory. What the caller does with it at once, nothing comes between."""
+    async def _awake(self, caller: Caller, session_id: str) -> LiveSession:
+        """The session, in memory. What is done with it at once, nothing comes between.
+
+        Raises SessionNotFound for other owners' sessions as for those that do not exist.
+        """
         self._check_open()
         live = self._live.get(session_id)
         if live is None:
-            record = await self._record(session_id)
+            record = await self._record(caller, session_id)
             live = self._live.get(session_id) or self._adopt(record)
             self._culler.reconsider(live)
-        if live.is_deleted:
+        if live.is_deleted or live.record.owner != caller.owner:
             raise SessionNotFound(session_id)
         return live
 
-    async def _record(self, session_id: str) -> SessionRecord:
-        record = await self._sessions.get(session_id)
-        if record is None:
+    async def _record(self, caller: Caller, session_id: str) -> SessionRecord:
+        live = self._live.get(session_id)
+        record = live.record if live else await self._sessions.get(session_id)
+        if record is None or record.owner != caller.owner:
             raise SessionNotFound(session_id)
         return record
 
@@ -281,6 +323,7 @@ _SHOWN = (
     "metadata",
     "data",
     "run_count",
+    "owner",
 )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
@@ -39,19 +39,34 @@ class SessionStore:
 
         return await self._database.run(query)
 
-    async def ids(self) -> list[str]:
-        """Every session's id, oldest first."""
+    async def ids(self, owner: str | None = None) -> list[str]:
+        """Every session's id, or those of an owner's, oldest first."""
 
         def query(transaction: Transaction) -> list[str]:
             order = (col(SessionRow.created_at), col(SessionRow.id))
-            return list(transaction.scalars(select(col(SessionRow.id)).order_by(*order)))
+            wanted = select(col(SessionRow.id)).order_by(*order)
+            if owner is not None:
+                wanted = wanted.where(col(SessionRow.owner) == owner)
+            return list(transaction.scalars(wanted))
 
         return await self._database.run(query)
 
-    async def page(self, after: str | None, language: str | None) -> list[SessionRecord]:
+    async def counts(self) -> dict[str, int]:
+        """How many sessions each owner has who has any."""
+
+        def query(transaction: Transaction) -> dict[str, int]:
+            owner = col(SessionRow.owner)
+            counted = transaction.execute(select(owner, func.count()).group_by(owner))
+            return {row[0]: row[1] for row in counted}
+
+        return await self._database.run(query)
+
+    async def page(
+        self, after: str | None, language: str | None, owner: str | None = None
+    ) -> list[SessionRecord]:
         """Up to 500 sessions behind `after` (an id; None for the first), oldest first.
 
-        Raises InvalidRequest where `after` is no session (any more).
+        Raises InvalidRequest where `after` is no session (any more), or not one of the owner's.
         """
 
         def query(transaction: Transaction) -> list[SessionRecord]:
@@ -59,9 +74,11 @@ class SessionStore:
             wanted = select(SessionRow).order_by(*order).limit(_PAGE)
             if language is not None:
                 wanted = wanted.where(col(SessionRow.language) == language)
+            if owner is not None:
+                wanted = wanted.where(col(SessionRow.owner) == owner)
             if after is not None:
                 last = transaction.get(SessionRow, after)
-                if last is None:
+                if last is None or owner not in (None, last.owner):
                     raise InvalidRequest([FieldProblem("cursor", f"there is no session {after!r}")])
                 wanted = wanted.where(tuple_(*order) > tuple_(last.created_at, last.id))
             return [_record(row) for row in transaction.scalars(wanted)]
@@ -115,6 +132,7 @@ def _row(record: SessionRecord) -> SessionRow:
         allow_internet_access=record.allow_internet_access,
         allow_public_access=record.allow_public_access,
         run_count=record.run_count,
+        owner=record.owner,
     )
 
 
@@ -135,4 +153,5 @@ def _record(row: SessionRow) -> SessionRecord:
         allow_internet_access=row.allow_internet_access,
         allow_public_access=row.allow_public_access,
         run_count=row.run_count,
+        owner=row.owner,
     )

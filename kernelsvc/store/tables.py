@@ -26,7 +26,10 @@ class SessionRow(SQLModel, table=True):
     """One session. An infinite `sleep_after` is "never"."""
 
     __tablename__ = "sessions"
-    __table_args__ = (Index("ix_sessions_created_at_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_sessions_created_at_id", "created_at", "id"),
+        Index("ix_sessions_owner", "owner"),
+    )
 
     id: str = Field(primary_key=True, max_length=128)
     language: str
@@ -37,13 +40,14 @@ class SessionRow(SQLModel, table=True):
     sleep_after: float | None = None
     on_timeout: str
     env: dict[str, str] = Field(sa_type=JSON)
-    limits: dict[str, Any] = Field(sa_type=JSON)
+    limits: dict[str, Any] = Field(sa_type=JSON, sa_column_kwargs={"server_default": "{}"})
     data: dict[str, Any] = Field(sa_type=JSON)
     # `metadata` is SQLAlchemy's own name on a mapped class.
     labels: dict[str, Any] = Field(sa_column=Column("metadata", JSON, nullable=False))
     allow_internet_access: bool
     allow_public_access: bool
     run_count: int = 0
+    owner: str = Field(max_length=64, sa_column_kwargs={"server_default": "local"})
 
 
 class RunRow(SQLModel, table=True):
@@ -60,3 +64,22 @@ class RunRow(SQLModel, table=True):
     started_at: datetime = Field(sa_type=UtcDateTime)
     code: str
     result: dict[str, Any] = Field(sa_type=JSON)
+
+
+class KeyRow(SQLModel, table=True):
+    """One API key; quotas that are None do not limit."""
+
+    __tablename__ = "keys"
+
+    id: str = Field(primary_key=True, max_length=32)
+    secret_hash: str = Field(max_length=64)
+    name: str
+    owner: str = Field(max_length=64)
+    scopes: list[Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    max_sessions: int | None = None
+    max_parallel_runs: int | None = None
+    max_runs_per_minute: int | None = None

@@ -56,7 +56,7 @@ def test_the_tour_prints_what_it_shows(service, tmp_path):
     script = script.replace("http://127.0.0.1:8787", service.url)
     script = script.replace("kernelsvc run ", f"kernelsvc run --url {service.url} ")
 
-    done = bash(script, tmp_path)
+    done = bash(script, tmp_path, KERNELSVC_DATA_DIR=str(service.directory / "data"))
 
     assert done.stderr == ""
     *printed, rest = done.stdout.split(_END)

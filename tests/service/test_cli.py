@@ -367,11 +367,11 @@ async def test_a_client_that_is_connected_is_told_that_the_service_stops(start_s
         run = asyncio.create_task(service.api.run(WAIT))
         await running(service)
         async with connection(service.url) as (reader, writer):
-            writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await asyncio.wait_for(reader.readuntil(b"}"), 5)).startswith(b"HTTP/1.1 200")
             service.stop()
             await refused(service)
-            writer.write(b"POST /api/sessions/s/wake HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"POST /api/sessions/s/wake HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = await asyncio.wait_for(reader.readuntil(b"}"), 5)
             assert answer.startswith(b"HTTP/1.1 503")
             assert b"Retry-After: " in answer
@@ -386,7 +386,7 @@ async def test_a_slow_reader_gets_the_whole_answer_of_a_run_during_the_drain(sta
         async with connection(service.url, limit=1 << 12) as (reader, writer):
             body = json.dumps({"code": WAIT + "print('x' * 8_000_000)"}).encode()
             writer.write(
-                b"POST /api/sessions/s/run HTTP/1.1\r\nHost: x\r\n"
+                b"POST /api/sessions/s/run HTTP/1.1\r\nHost: localhost\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             await running(service)

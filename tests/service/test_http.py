@@ -230,12 +230,19 @@ async def test_a_service_whose_data_directory_is_gone_is_not_ready(make_settings
 async def test_a_connection_serves_many_requests_refused_ones_among_them(api, server):
     async with connection(server.url) as (reader, writer):
         requests = [
-            (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
-            (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-            (b"PUT /api/sessions HTTP/1.1\r\nHost: x\r\n\r\n", "405"),
-            (b"POST /api/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{", "400"),
-            (b"POST /api/sessions/s/run HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "400"),
-            (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
+            (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
+            (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
+            (b"PUT /api/sessions HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"),
+            (
+                b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{",
+                "400",
+            ),
+            (
+                b"POST /api/sessions/s/run HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 2\r\n\r\n{}",
+                "400",
+            ),
+            (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
         ]
         for request, expected in requests:
             writer.write(request)
@@ -251,11 +258,11 @@ async def test_a_refusal_before_the_body_keeps_the_connection_or_says_close(
     api, server, line, expected
 ):
     async with connection(server.url) as (reader, writer):
-        writer.write(line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(line + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
         status, headers, _ = await read_answer(reader)
         assert status.split()[1] == expected
         if headers.get("connection", "").lower() != "close":
-            writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await read_answer(reader))[0].split()[1] == "200"
 
 
@@ -298,7 +305,9 @@ async def test_who_speaks_no_http_is_hung_up_on_and_the_service_lives_on(api, se
 async def test_a_client_that_goes_away_within_its_body_changes_nothing(api, server):
     before = await everything(api)
     async with connection(server.url) as (reader, writer):
-        writer.write(b"POST /api/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\n\r\n")
+        writer.write(
+            b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 22\r\n\r\n"
+        )
         writer.write(b'{"language": "python"')
         await writer.drain()
         writer.close()

@@ -9,6 +9,7 @@ import nbformat
 import psutil
 import pytest
 
+from kernelsvc.keys.ring import LOCAL
 from kernelsvc.models.run import RunRequest
 from tests.support.inside import process_inside
 
@@ -452,7 +453,7 @@ async def test_runs_of_one_session_execute_in_order_of_arrival(api, server):
     await api.create()
     await api.run("seen = []")
     requests = [RunRequest(code=f"seen.append({n})") for n in range(17)]
-    await asyncio.gather(*(server.service.run("s", request) for request in requests))
+    await asyncio.gather(*(server.service.run(LOCAL, "s", request) for request in requests))
     assert (await api.run("seen"))["text"] == str(list(range(17)))
 
 

@@ -63,6 +63,7 @@ async def test_a_new_session_shows_every_field_of_the_contract(api):
         "allowInternetAccess": False,
         "allowPublicAccess": True,
         "run_count": 0,
+        "owner": "local",
     }
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
 
@@ -14,16 +14,18 @@ class ServiceProcess:
     """`kernelsvc serve` on a free port, in a data directory of its own; a context manager.
 
     On exit it gets SIGTERM and must end with status 0. `settings` become `KERNELSVC_*` variables.
+    `stderr` is a file for its log; without one, it goes where the test's own goes.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, stderr: IO[str] | None = None, **settings: Any) -> None:
         self._settings = settings
+        self._stderr = stderr
 
     def __enter__(self) -> Self:
-        self._directory = tempfile.mkdtemp(prefix="ks")
+        self.directory = tempfile.mkdtemp(prefix="ks")
         environment = {
-            "KERNELSVC_DATA_DIR": f"{self._directory}/data",
-            "KERNELSVC_RUNTIME_DIR": f"{self._directory}/run",
+            "KERNELSVC_DATA_DIR": f"{self.directory}/data",
+            "KERNELSVC_RUNTIME_DIR": f"{self.directory}/run",
             "KERNELSVC_PORT": "0",
             "KERNELSVC_LOG_LEVEL": "warning",
             **{f"KERNELSVC_{name.upper()}": str(value) for name, value in self._settings.items()},
@@ -31,6 +33,7 @@ class ServiceProcess:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kernelsvc", "serve"],
             stdout=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, **environment},
         )
@@ -50,5 +53,5 @@ class ServiceProcess:
         self.process.send_signal(signal.SIGTERM)
         with self.process:
             status = self.process.wait(60)
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
         assert status == 0, f"the service ended with {status}"

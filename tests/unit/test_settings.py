@@ -119,6 +119,17 @@ BAD = [
     ("max_output_bytes", "1MB"),
     ("max_queued_runs", "0"),
     ("keep_runs", "0"),
+    ("max_header_bytes", "10"),
+    ("api_key", ""),
+    ("api_key", "two words"),
+    ("api_key", "ümlaut"),
+    ("allowed_hosts", "*.example.com"),
+    ("allowed_hosts", "https://example.com"),
+    ("cors_origins", "*"),
+    ("cors_origins", "example.com"),
+    ("cors_origins", "https://example.com/"),
+    ("tls_key", "key.pem"),
+    ("tls_certificate", "certificate.pem"),
     ("log_format", "xml"),
     ("log_level", "loud"),
 ]
@@ -150,3 +161,14 @@ def test_settings_cannot_be_changed():
 
 def test_a_database_of_ones_own_is_taken_as_it_is():
     assert load_settings(database_url="sqlite:////x.db").database == "sqlite:////x.db"
+
+
+def test_lists_are_separated_by_commas_in_the_environment_and_are_lists_in_the_file(
+    nowhere, monkeypatch
+):
+    config = toml(nowhere / "x.toml", 'allowed_hosts = ["a.example", "B.example:80"]')
+    assert load_settings(config).allowed_hosts == ("a.example", "b.example:80")
+    monkeypatch.setenv("KERNELSVC_ALLOWED_HOSTS", "c.example, [::1]:1,")
+    monkeypatch.setenv("KERNELSVC_CORS_ORIGINS", "")
+    settings = load_settings(config)
+    assert (settings.allowed_hosts, settings.cors_origins) == (("c.example", "[::1]:1"), ())

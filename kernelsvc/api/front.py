@@ -1,0 +1,85 @@
+"""Which hosts and which web pages may be behind a request: decided here, applied by the base.
+
+A browser can be made to send requests to a service on loopback in two ways. *DNS rebinding*: a
+page's own host name comes to mean 127.0.0.1, and the page is then same-origin with us; such a
+request has the page's name in `Host`. *Cross-site requests*: any page may send some requests
+anywhere without asking, and need not be able to read the answer for code to have run; such a
+request has the page's origin in `Origin`, which no page can leave out or change. Other clients send
+no `Origin` and are not concerned.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kernelsvc.errors import FieldProblem, Forbidden, InvalidRequest, WrongHost
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+_PREFLIGHT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the configuration allows; all in lower case.
+
+    `hosts` are names, with a port where only that one is meant; None where every host is fine.
+    `origins` may use the API from other pages, `own_origins` are ours behind a proxy.
+    """
+
+    hosts: frozenset[str] | None = None
+    origins: frozenset[str] = frozenset()
+    own_origins: frozenset[str] = frozenset()
+
+    def check_host(self, host: str) -> None:
+        """Raise WrongHost unless the `Host` header (name, and port if any) is one of ours."""
+        if self.hosts is None:
+            return
+        host = host.lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if host not in self.hosts and name not in self.hosts:
+            raise WrongHost(
+                "this service does not answer for the host of this request; "
+                "allowed_hosts in its configuration names more hosts"
+            )
+
+    def check_origin(self, origin: str | None, own: str) -> None:
+        """Raise Forbidden for a page elsewhere that may not use the API; `own` is our origin."""
+        if origin is None or origin.lower() in (own.lower(), *self.own_origins, *self.origins):
+            return
+        raise Forbidden(
+            "web pages of this origin may not use this service; "
+            "cors_origins in its configuration names those that may"
+        )
+
+    def page_headers(self, origin: str | None) -> dict[str, str]:
+        """What lets a page elsewhere read the answer, where it may; nothing without CORS."""
+        if not self.origins:
+            return {}
+        if origin is None or origin.lower() not in self.origins:
+            return {"Vary": "Origin"}
+        return {
+            "Vary": "Origin",
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "Location, Retry-After",
+        }
+
+
+def preflight_headers(methods: Iterable[str], headers: str | None) -> dict[str, str]:
+    """What an admitted page may send: these methods, and the headers that it asks for."""
+    return {
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Max-Age": str(_PREFLIGHT_SECONDS),
+        **({"Access-Control-Allow-Headers": headers} if headers else {}),
+    }
+
+
+def check_parameters(given: Iterable[str], known: tuple[str, ...]) -> None:
+    """Raise InvalidRequest, which names them, where query parameters are not known.
+
+    A known name that ends in "." stands for all that begin with it.
+    """
+    prefixes = tuple(name for name in known if name.endswith("."))
+    unknown = [name for name in given if name not in known and not name.startswith(prefixes)]
+    if unknown:
+        problem = "is not a parameter of this request"
+        raise InvalidRequest([FieldProblem(name, problem) for name in unknown])

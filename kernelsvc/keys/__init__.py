@@ -1,0 +1,1 @@
+"""API keys: their secrets, and who a request comes from."""
