@@ -31,15 +31,18 @@ class Proxy:
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a program with the variables that name the proxy, and nothing else."""
-        return subprocess.run(
-            argv, env=self.environment, capture_output=True, text=True, timeout=60
+        done = subprocess.run(argv, env=self.environment, capture_output=True, timeout=60)
+        return subprocess.CompletedProcess(
+            argv, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
 
     def curl(self, *arguments: str) -> str:
-        """What curl prints: the status, a line end, the body."""
-        done = self.run(
-            "curl", "-sS", "-m", "30", "-w", r"\n%{http_code} %{http_connect}", *arguments
-        )
+        """What curl prints: the body, and on a line of its own the status and CONNECT's.
+
+        Loopback is asked of the proxy too.
+        """
+        written = r"\n%{http_code} %{http_connect}"
+        done = self.run("curl", "-sS", "-m", "30", "--noproxy", "", "-w", written, *arguments)
         return done.stdout + done.stderr
 
     def connect(self) -> socket.socket:

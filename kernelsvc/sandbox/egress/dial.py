@@ -5,6 +5,7 @@ a name which answers differently the next time (DNS rebinding) gains nothing.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,7 @@ class Dialler:
                     raise
                 continue
             except OSError as error:
-                problem = (error.strerror or "failed").lower()
+                problem = os.strerror(error.errno).lower() if error.errno else "failed"
                 continue
             self._check_peer(connected, address)
             return connected
