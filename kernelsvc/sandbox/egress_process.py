@@ -77,7 +77,9 @@ class Egress:
             egress = cls(process, control, inside)
             undo.pop_all()
         try:
-            await asyncio.get_running_loop().sock_sendall(control, policy.to_json().encode() + b"\n")
+            await asyncio.get_running_loop().sock_sendall(
+                control, policy.to_json().encode() + b"\n"
+            )
         except OSError:
             pass  # it is gone already, which `ended` and `wait_until_serving` say
         except BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -99,7 +100,7 @@ def start(io_loop: IOLoop, networks: Networks) -> Iterator[Callable[..., Proxy]]
         await egress.wait_until_serving()
         return Proxy(egress, port)
 
-    def starting(**policy: object) -> Proxy:
+    def starting(**policy: Any) -> Proxy:
         made: Proxy = io_loop.run_sync(lambda: serving(Policy.of(**policy)))
         return made
 

@@ -185,8 +185,7 @@ def test_a_sandbox_without_a_network_reaches_out_by_the_proxy_only(io_loop, netw
                    sys.executable, "-P", "-m", "kernelsvc.kernel_host.egress",
                    str(egress.fd_for_inside)]  # fmt: skip
         script = (
-            f"curl -sS -m 20 {WEB}/echo; "
-            f"curl -sS -m 20 --noproxy '*' {WEB}/echo || echo curl: $?"
+            f"curl -sS -m 20 {WEB}/echo; curl -sS -m 20 --noproxy '*' {WEB}/echo || echo curl: $?"
         )
         process = await asyncio.create_subprocess_exec(
             *sandbox,
@@ -237,7 +236,7 @@ async def test_sigterm_ends_a_proxy(proxy):
         await proxy.egress.ended.wait()
 
 
-async def test_a_proxy_ends_with_its_parent_even_where_something_holds_its_socket_open(tmp_path):
+async def test_a_proxy_ends_with_its_parent_even_where_something_holds_its_socket_open():
     code = (
         "import asyncio, subprocess, time\n"
         "from kernelsvc.sandbox.egress_process import Egress\n"
@@ -253,13 +252,16 @@ async def test_a_proxy_ends_with_its_parent_even_where_something_holds_its_socke
         "    time.sleep(1000)\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
-        egress, holder = map(int, parent.stdout.readline().split())
-        try:
-            parent.kill()
-            await eventually(lambda: not psutil.pid_exists(egress))
-        finally:
-            os.kill(holder, signal.SIGKILL)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE
+    )
+    egress, holder = map(int, (await parent.stdout.readline()).split())
+    try:
+        parent.kill()
+        await parent.wait()
+        await eventually(lambda: not psutil.pid_exists(egress))
+    finally:
+        os.kill(holder, signal.SIGKILL)
 
 
 async def test_an_offer_of_something_else_ends_the_proxy_and_is_told():
@@ -272,7 +274,7 @@ async def test_an_offer_of_something_else_ends_the_proxy_and_is_told():
         socket.socket() as not_listening,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         socket.create_server(("0.0.0.0", 0)) as wide_open,
-        open(os.devnull) as no_socket,  # noqa: ASYNC230
+        open(os.devnull) as no_socket,
     ):
         for offered in ([not_listening], [udp], [wide_open], [no_socket], []):
             egress = await Egress.spawn(Policy())

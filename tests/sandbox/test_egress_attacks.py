@@ -188,7 +188,6 @@ def test_garbage_ends_its_own_connection_only(proxy):
         b"GET ftp://203.0.113.7/ HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET http://user@203.0.113.7/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET http://203.0.113.7 HTTP/9.9\r\nHost: a\r\n\r\n",
         b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"\4\1\0\x50\xcb\0\x71\7\0",
     ]
@@ -197,6 +196,11 @@ def test_garbage_ends_its_own_connection_only(proxy):
         assert not answered.startswith((b"HTTP/1.1 2", b"HTTP/1.1 5")), data
     assert proxy.curl(f"{WEB}/echo").endswith("200 000")
     assert proxy.egress.last_words == ""
+
+
+def test_a_version_of_http_that_is_not_spoken_is_a_505(proxy):
+    answered = proxy.say(b"GET http://203.0.113.7/echo HTTP/9.9\r\nHost: a\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 505 kernelsvc: ")
 
 
 @pytest.mark.parametrize("target", ["203.0.113.7:0", "203.0.113.7:65536", "203.0.113.7", ":80"])

@@ -16,7 +16,7 @@ Web, on port 80 (IPv4 and IPv6). It ignores `Connection: close`, as bad servers 
     /files/...      files below DIRECTORY
 Count, on port 7: answers how many bytes came, once the client has ended its side.
 DNS: `rebinding.test` is 203.0.113.7 for the first question and 127.0.0.1 for all later ones,
-`loopback.test` is 127.0.0.1, `web.test` is 203.0.113.7, `several.test` is 127.0.0.1 and 203.0.113.7.
+`loopback.test` is 127.0.0.1, `web.test` is 203.0.113.7, `several.test` is both.
 """
 
 import asyncio

@@ -208,7 +208,7 @@ def test_only_ports_of_a_list_may_be_asked_for():
     ],
 )
 def test_a_policy_that_makes_no_sense_is_an_error(fields):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"not a (host|port)|does not appear|has host bits"):
         Policy.of(**fields)
 
 
@@ -230,7 +230,7 @@ def test_a_policy_comes_back_from_json_as_it_was(**fields):
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"limits": {}, "more": 1}', '{"limits": 3}'])
 def test_what_is_no_policy_is_a_value_error(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"not a policy|Expecting value"):
         Policy.from_json(text)
 
 

@@ -1,11 +1,11 @@
 """`python -P -m kernelsvc.sandbox.egress CONTROL_FD OFFER_FD`: one session's proxy.
 
 Theory of operation. CONTROL is a socket pair with the service: the policy comes in as one line of
-JSON, `{"ready": true}` or `{"error": "..."}` goes out, and its end of file is the order to go. OFFER
-is a socket pair with the inside of the sandbox: one listening socket comes in as a descriptor. A
-socket stays in the network namespace that it was made in, so connections are accepted in the
-sandbox's, which has nothing but a loopback, and made in this process's. Nothing that the inside
-sends on OFFER is believed, and after the listener nothing is read.
+JSON, `{"ready": true}` or `{"error": "..."}` goes out, and its end of file is the order to go.
+OFFER is a socket pair with the inside of the sandbox: one listening socket comes in as a
+descriptor. A socket stays in the network namespace that it was made in, so connections are accepted
+in the sandbox's, which has nothing but a loopback, and made in this process's. Nothing that the
+inside sends on OFFER is believed, and after the listener nothing is read.
 """
 
 import asyncio

@@ -100,10 +100,7 @@ def denied_kind(address: Address) -> str | None:
 def means_one_host(network: Network) -> bool:
     """Whether a network is a single address or loopback: whoever writes it means that host."""
     return network.prefixlen == network.max_prefixlen or any(
-        network.version == loopback.version
-        and loopback.network_address <= network.network_address
-        and network.broadcast_address <= loopback.broadcast_address
-        for loopback in _LOOPBACK
+        network[0] in loopback and network[-1] in loopback for loopback in _LOOPBACK
     )
 
 

@@ -63,7 +63,7 @@ def read_authority(text: str, default_port: int | None = None) -> Destination:
 
 
 def normal_host(text: str) -> str | Address:
-    """An address, or a name in lower case, IDNA, without its trailing dot; raises BadDestination."""
+    """An address, or a name in lower case, IDNA, without trailing dot; raises BadDestination."""
     if len(text) > _LONGEST_TEXT:
         raise BadDestination("the host is too long")
     if "%" in text:

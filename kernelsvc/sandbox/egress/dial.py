@@ -35,9 +35,7 @@ class TimedOut(Unreachable):
 class Dialler:
     """Makes connections that a policy lets through."""
 
-    def __init__(
-        self, policy: Policy, is_own: Callable[[Address], bool] = is_own_address
-    ) -> None:
+    def __init__(self, policy: Policy, is_own: Callable[[Address], bool] = is_own_address) -> None:
         self._policy = policy
         self._is_own = is_own
         self._lookups = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
