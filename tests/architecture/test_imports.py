@@ -1,6 +1,7 @@
 """Imports point one way, and the rooms keep to themselves what is theirs: STYLE.md, executed."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"models"},
     "outputs": {"models"},
     "files": {"models"},
-    "sandbox": {"models"},
+    "sandbox": {"models", "errors"},
     "store": {"models", "clock", "errors"},
     "keys": {"store", "models", "clock", "errors"},
     "kernels": {"outputs", "sandbox", "models", "clock", "errors", "kernel_host"},
@@ -53,11 +54,17 @@ LIBRARIES = {
     "sqlalchemy": {"store"},
     "sqlmodel": {"store"},
     "alembic": {"store"},
+    "h11": {"sandbox"},
     "httpx": {"client", "cli"},
     "pydantic_settings": {"settings"},
 }
 
 LONGEST_FILE = 400
+# Runs beside the service and reads what hostile code sends: little to trust, quick to start.
+EGRESS = "kernelsvc.sandbox.egress"
+EGRESS_LIBRARIES = sys.stdlib_module_names | {"h11"}
+# Runs in the sandbox before the user's code, perhaps with no library in reach.
+INSIDE_OF_EGRESS = PACKAGE / "kernel_host" / "egress.py"
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc", "http"}
 
 
@@ -134,6 +141,18 @@ def test_a_library_is_imported_in_its_rooms_only(path):
     for name in imported(path):
         rooms = LIBRARIES.get(name.split(".")[0])
         assert rooms is None or room_of(path) in rooms, f"{name} in {room_of(path)}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "sandbox" / "egress").rglob("*.py")))
+def test_a_sessions_proxy_imports_nothing_but_itself_h11_and_the_standard_library(path):
+    for name in imported(path):
+        is_itself = name == EGRESS or name.startswith(f"{EGRESS}.")
+        assert is_itself or name.split(".")[0] in EGRESS_LIBRARIES, name
+
+
+def test_what_offers_the_proxy_its_listener_imports_the_standard_library_only():
+    for name in imported(INSIDE_OF_EGRESS):
+        assert name.split(".")[0] in sys.stdlib_module_names, name
 
 
 @pytest.mark.parametrize("path", FILES)
