@@ -29,6 +29,7 @@ from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.models.fields import Bounds
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
+from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sessions.live import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
@@ -104,7 +105,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         stack.callback(runtime.close)
         isolation = await asyncio.to_thread(_isolate, settings, on_loopback)
         stack.callback(isolation.close)
-        launcher = Launcher(runtime, isolation, settings.kernel_start_timeout)
+        launcher = Launcher(runtime, isolation, settings.kernel_start_timeout, _internet(settings))
         stack.callback(launcher.close)
 
         workspaces = Workspaces(settings.data_dir / "workspaces")
@@ -197,6 +198,17 @@ def sandbox_options(settings: Settings) -> SandboxOptions:
         shm_bytes=settings.sandbox_shm_size,
         host_id=settings.sandbox_user,
     )
+
+
+def _internet(settings: Settings) -> EgressPolicy:
+    """Where sessions that may use the internet may connect to."""
+    try:
+        return EgressPolicy.of(
+            allow_networks=settings.internet_networks,
+            domains=settings.internet_domains or None,
+        )
+    except ValueError as error:
+        raise CannotStart(f"internet_networks or internet_domains: {error}") from error
 
 
 def _isolate(settings: Settings, on_loopback: bool) -> Isolation:

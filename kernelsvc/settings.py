@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     sandbox_user: Annotated[int, Field(ge=1, lt=1 << 31)] = 60878
     sandbox_tmp_size: RequiredSize = 256 * 1024 * 1024
     sandbox_shm_size: RequiredSize = 64 * 1024 * 1024
+    internet_domains: Names = ()
+    internet_networks: Names = ()
     limits: Limits = DEFAULT_LIMITS
     max_limits: Limits = HIGHEST_LIMITS
 

@@ -36,11 +36,17 @@ RunKernel = Callable[[str, Callable[[], None]], int]
 
 
 class Host:
-    """Serves one control socket; `run_kernel` is what a forked child does."""
+    """Serves one control socket; `run_kernel` is what a forked child does.
 
-    def __init__(self, control: socket.socket, run_kernel: RunKernel) -> None:
+    `environment` is added to that of each kernel.
+    """
+
+    def __init__(
+        self, control: socket.socket, run_kernel: RunKernel, environment: dict[str, str]
+    ) -> None:
         self._control = control
         self._run_kernel = run_kernel
+        self._environment = environment
         self._selector = selectors.DefaultSelector()
         self._received = b""
         self._kernel = 0
@@ -138,7 +144,7 @@ class Host:
             _write_anew(command.connection_file, command.connection)
             os.chdir(command.cwd)
             os.environ.clear()
-            os.environ.update(command.env)
+            os.environ.update(command.env | self._environment)
             _limit(command.limits)
 
             def announce() -> None:

@@ -93,16 +93,24 @@ class KernelHost:
 
     @classmethod
     async def spawn(
-        cls, enclosure: Enclosure, argv: list[str], env: Mapping[str, str]
+        cls,
+        enclosure: Enclosure,
+        argv: list[str],
+        env: Mapping[str, str],
+        offer: int | None = None,
     ) -> "KernelHost":
-        """Start a host by the command `argv` inside `enclosure`; raises OSError."""
+        """Start a host by the command `argv` inside `enclosure`; raises OSError.
+
+        `offer` is the descriptor over which it offers a listener to the session's proxy.
+        """
+        offers = [] if offer is None else [offer]
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.to_thread(
                     subprocess.Popen,
-                    [*enclosure.command, *argv, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno(), *enclosure.fds],
+                    [*enclosure.command, *argv, str(theirs.fileno()), *map(str, offers)],
+                    pass_fds=[theirs.fileno(), *offers, *enclosure.fds],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
@@ -112,8 +120,6 @@ class KernelHost:
             except BaseException:
                 ours.close()
                 raise
-            finally:
-                enclosure.started()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
         host = cls(process, writer)
         host._tasks = [

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from kernelsvc.kernels.languages import KernelSpecs
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
+from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
+from kernelsvc.sandbox.egress_process import Egress
 from kernelsvc.sandbox.isolation import Enclosure, Isolation
 
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -103,10 +106,19 @@ class Seat:
     place: Place
     enclosure: Enclosure
     environment: Mapping[str, str]
+    internet: bool
+    egress: Egress | None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a kernel can be started here."""
+        return not self.host.closed.is_set() and not (self.egress and self.egress.ended.is_set())
 
     async def close(self) -> None:
         """End the host and its kernel, and remove what was made for them."""
         await self.host.close()
+        if self.egress is not None:
+            await self.egress.close()
         await asyncio.to_thread(self._clear_away)
 
     def _clear_away(self) -> None:
@@ -117,8 +129,15 @@ class Seat:
 class Launcher:
     """Starts hosts and kernels; owns the ZeroMQ context that their clients share."""
 
-    def __init__(self, runtime: RuntimeDirectory, isolation: Isolation, patience: float) -> None:
+    def __init__(
+        self,
+        runtime: RuntimeDirectory,
+        isolation: Isolation,
+        patience: float,
+        internet: EgressPolicy | None = None,
+    ) -> None:
         self._runtime = runtime
+        self._internet = internet or EgressPolicy()
         self._isolation = isolation
         self._patience = patience
         self._numbers = itertools.count(1)
@@ -126,21 +145,39 @@ class Launcher:
         self._context.setsockopt(zmq.RCVHWM, _IOPUB_HIGH_WATER)
         self._specs = KernelSpecs()
 
-    async def seat(self, kernelspec: str, workspace: Path, limits: Limits) -> Seat:
-        """Start a host for kernels of that kernelspec; raises KernelStartFailed."""
+    async def seat(
+        self, kernelspec: str, workspace: Path, limits: Limits, *, internet: bool = False
+    ) -> Seat:
+        """Start a host for kernels of that kernelspec; raises KernelStartFailed.
+
+        With `internet`, a proxy is started with it, which is its way out.
+        """
         place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
         argv = self._specs.get_kernel_spec(kernelspec).argv
-        enclosure = None
-        try:
-            enclosure = await asyncio.to_thread(self._enclose, place, limits)
-            environment = _environment(enclosure)
-            host = await KernelHost.spawn(enclosure, [sys.executable, *argv[1:]], environment)
-        except OSError as error:
-            if enclosure is not None:
-                await asyncio.to_thread(enclosure.close)
-            await asyncio.to_thread(shutil.rmtree, place.runtime, ignore_errors=True)
-            raise KernelStartFailed(error.strerror or "the host cannot be run") from error
-        return Seat(host, place, enclosure, environment)
+        async with AsyncExitStack() as undo:
+            undo.callback(shutil.rmtree, place.runtime, ignore_errors=True)
+            try:
+                enclosure = await asyncio.to_thread(self._enclose, place, limits)
+                undo.callback(enclosure.close)
+                undo.callback(enclosure.started)
+                egress = None
+                if internet and self._isolation.is_sandbox:
+                    egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
+                    undo.push_async_callback(egress.close)
+                environment = _environment(enclosure)
+                host = await KernelHost.spawn(
+                    enclosure,
+                    [sys.executable, *argv[1:]],
+                    environment,
+                    egress.fd_for_inside if egress else None,
+                )
+            except OSError as error:
+                raise KernelStartFailed(error.strerror or "the host cannot be run") from error
+            undo.pop_all()
+        enclosure.started()
+        if egress is not None:
+            egress.release_inside()
+        return Seat(host, place, enclosure, environment, internet, egress)
 
     def _enclose(self, place: Place, limits: Limits) -> Enclosure:
         place.runtime.mkdir(mode=0o700)

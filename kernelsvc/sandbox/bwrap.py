@@ -76,7 +76,9 @@ def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[s
     yield from ("--cap-drop", "ALL")
     yield from ("--add-seccomp-fd", str(seccomp_fd))
 
-    yield from _system()
+    yield from _programs()
+    for name in _HOST_ETC:
+        yield from _shown_if_there(Path("/etc", name))
     for name in ("passwd", "group", "hosts", "nsswitch.conf"):
         yield from ("--ro-bind", str(_OWN_ETC / name), f"/etc/{name}")
 
@@ -104,33 +106,58 @@ def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[s
 
 def _outer_stage(policy: SandboxPolicy, place: Place) -> list[str]:
     """What root does first: show the second stage what it mounts, become nobody in particular."""
-    etc = (Path("/etc", name) for name in _HOST_ETC)
-    shown = (*policy.readable, _OWN_ETC, place.workspace, place.runtime, *etc)
-    arguments = [
-        "bwrap",
-        "--die-with-parent",
-        # Whoever it becomes must be able to walk to what is shown, whatever the host's modes are.
-        *(part for path in _ancestors(shown) for part in ("--perms", "0755", "--dir", str(path))),
-        *_system(),
-        *("--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"),
-    ]
-    for path in (*policy.readable, _OWN_ETC):
-        arguments += ["--ro-bind", str(path), str(path)]
+    shown = [part for name in _HOST_ETC for part in _shown_if_there(Path("/etc", name))]
     for path in (place.workspace, place.runtime):
-        arguments += ["--bind", str(path), str(path)]
+        shown += ["--bind", str(path), str(path)]
+    etc = (Path("/etc", name) for name in _HOST_ETC)
+    return _as_unprivileged(policy, shown, (place.workspace, place.runtime, *etc))
+
+
+def outside_command(policy: SandboxPolicy) -> list[str]:
+    """The beginning of a command line for a process that serves a session from outside.
+
+    As root, it too is the unprivileged user, which can look names up and write nowhere.
+    """
+    if policy.host_id is None:
+        return []
+    etc = Path("/etc")
+    resolver = Path("/etc/resolv.conf").resolve()
+    return _as_unprivileged(
+        policy, [*_shown_if_there(etc), *_shown_if_there(resolver)], (resolver,)
+    )
+
+
+def _shown_if_there(path: Path) -> list[str]:
+    return ["--ro-bind-try", str(path), str(path)]
+
+
+def _as_unprivileged(policy: SandboxPolicy, shown: list[str], places: Iterable[Path]) -> list[str]:
+    """Run what follows as the policy's user, on a file system of what `shown` mounts.
+
+    `places` are the paths that it mounts.
+    """
+    readable = (*policy.readable, _OWN_ETC)
+    # Whoever it becomes must be able to walk to what is shown, whatever the host's modes are.
+    above = [
+        part
+        for path in _ancestors((*readable, *places))
+        for part in ("--perms", "0755", "--dir", str(path))
+    ]
     identity = str(policy.host_id)
     return [
-        *arguments,
-        "--",
-        "setpriv",
-        *("--reuid", identity, "--regid", identity, "--clear-groups"),
-        *("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"),
-        "--",
+        *("bwrap", "--die-with-parent"),
+        *above,
+        *_programs(),
+        *("--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"),
+        *(part for path in readable for part in ("--ro-bind", str(path), str(path))),
+        *shown,
+        *("--", "setpriv", "--reuid", identity, "--regid", identity, "--clear-groups"),
+        *("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"),
     ]
 
 
-def _system() -> Iterator[str]:
-    """The system's programs and libraries, and what they need of /etc; read-only."""
+def _programs() -> Iterator[str]:
+    """The system's programs and libraries, read-only."""
     yield from ("--ro-bind", "/usr", "/usr")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         path = Path("/", name)
@@ -138,8 +165,6 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         elif path.is_dir():
             yield from ("--ro-bind", str(path), str(path))
-    for name in _HOST_ETC:
-        yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
 
 
 def _ancestors(paths: Iterable[Path]) -> list[Path]:

@@ -21,13 +21,15 @@ class Enclosure:
     """One sandbox's: what to start a process in it by, and what is seen from inside.
 
     `command` goes before the program's; the process inherits `fds`, which `started` closes here.
-    `workspace` and `runtime` are the paths inside of what `place` has outside.
+    `outside` goes before the command of a process that serves it from outside. `workspace` and
+    `runtime` are the paths inside of what `place` has outside.
     """
 
     command: list[str]
     workspace: Path
     runtime: Path
     rlimits: Rlimits
+    outside: tuple[str, ...] = ()
     fds: tuple[int, ...] = ()
     cgroup: Cgroup | None = None
 
@@ -66,6 +68,11 @@ class Isolation:
             return None
         return self.policy.host_id, self.policy.host_id
 
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether code is in a sandbox; outside of one, nothing controls its network."""
+        return self.policy is not None
+
     def enclose(self, place: Place, limits: Limits) -> Enclosure:
         """Prepare a sandbox at `place`; raises OSError. Blocks for a moment."""
         if self.owner is not None:
@@ -75,15 +82,22 @@ class Isolation:
         if self.cgroups is not None:
             name = f"host-{next(self._numbers)}"
             cgroup = Cgroup(self.cgroups, self.cgroups.create(name, limits))
-        command = cgroup.enter_command() if cgroup else []
+        enter = cgroup.enter_command() if cgroup else []
         rlimits = self._rlimits(limits)
         if self.policy is None:
-            return Enclosure(command, place.workspace, place.runtime, rlimits, cgroup=cgroup)
+            return Enclosure(enter, place.workspace, place.runtime, rlimits, cgroup=cgroup)
         seccomp_fd = os.memfd_create("seccomp")
         os.write(seccomp_fd, self.seccomp)
         os.lseek(seccomp_fd, 0, os.SEEK_SET)
-        command += bwrap.command(self.policy, place, seccomp_fd)
-        return Enclosure(command, WORKSPACE, RUNTIME, rlimits, (seccomp_fd,), cgroup)
+        return Enclosure(
+            command=[*enter, *bwrap.command(self.policy, place, seccomp_fd)],
+            workspace=WORKSPACE,
+            runtime=RUNTIME,
+            rlimits=rlimits,
+            outside=(*enter, *bwrap.outside_command(self.policy)),
+            fds=(seccomp_fd,),
+            cgroup=cgroup,
+        )
 
     def _rlimits(self, limits: Limits) -> Rlimits:
         """The limits that each process has, besides or instead of those of the group."""

@@ -83,6 +83,7 @@ class LiveSession:
             kernelspec=kernelspec_of(record.language),
             workspace=workspace,
             limits=record.limits.over(parts.policy.limits),
+            internet=record.allow_internet_access,
             launcher=parts.launcher,
             on_late=self._background.add,
             on_death=self._kernel_died,
@@ -237,6 +238,7 @@ class LiveSession:
         """
         before, record = self.record, {k: v for k, v in changes.items() if k != "data"}
         self._record = replace(self._record, **record)
+        self._slot.internet = self._record.allow_internet_access
         if "data" in changes:
             self._data.patch(changes["data"])
         self.active_at = time.monotonic()
@@ -245,6 +247,7 @@ class LiveSession:
                 raise SessionNotFound(self._record.id)
         except BaseException:
             self._record = replace(self._record, **{name: getattr(before, name) for name in record})
+            self._slot.internet = self._record.allow_internet_access
             if "data" in changes:
                 self._data.patch(before.data)
             raise

@@ -24,7 +24,8 @@ class KernelSlot:
     """At most one kernel, and the host that it and its successors run on.
 
     The methods that change the kernel are called by one task at a time (the session's turn).
-    `on_death` is called when a kernel has ended that nobody ended through this object.
+    `on_death` is called when a kernel has ended that nobody ended through this object. `internet`
+    holds from the next start of a kernel.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class KernelSlot:
         kernelspec: str,
         workspace: Path,
         limits: Limits,
+        internet: bool,
         launcher: Launcher,
         on_late: LateSink,
         on_death: Callable[[int], None],
@@ -45,6 +47,7 @@ class KernelSlot:
         self._kernelspec = kernelspec
         self._workspace = workspace
         self._limits = limits
+        self.internet = internet
         self._launcher = launcher
         self._on_late = on_late
         self._on_death = on_death
@@ -90,12 +93,15 @@ class KernelSlot:
 
     async def _start(self) -> Kernel:
         await self.drop(_AT_ONCE)
-        if self._seat is not None and (self._used_up or self._seat.host.closed.is_set()):
+        seat = self._seat
+        if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
         self._used_up = False
         if self._seat is None:
             await asyncio.to_thread(ensure_directory, self._workspace)
-            self._seat = await self._launcher.seat(self._kernelspec, self._workspace, self._limits)
+            self._seat = await self._launcher.seat(
+                self._kernelspec, self._workspace, self._limits, internet=self.internet
+            )
         kernel = await self._launcher.start(self._seat, self._kernelspec, self._on_late)
         self._oom_kills = self._seat.enclosure.oom_kills()
         log.info("kernel_started", session_id=self._session_id, pid=kernel.process.pid)
