@@ -168,9 +168,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 "serving_beyond_loopback",
                 host=settings.host,
                 tls=settings.tls_certificate is not None,
-                advice="code that clients "
-                "send runs with this user's rights: give a key to nobody to whom you would not "
-                "give a shell, and let keys travel over TLS only",
+                advice="let keys travel over TLS only",
             )
         log.info("service_started", url=server.url, data_dir=str(settings.data_dir))
         announce(server.url)

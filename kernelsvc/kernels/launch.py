@@ -234,6 +234,7 @@ def _environment(enclosure: Enclosure) -> dict[str, str]:
         "HOME": str(enclosure.workspace),
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),
         "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
+        "XDG_CACHE_HOME": str(enclosure.runtime / "cache"),
         "PIP_TARGET": str(packages),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",

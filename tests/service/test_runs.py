@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import signal
-from pathlib import Path
 
 import nbformat
 import psutil
@@ -418,17 +417,17 @@ async def test_deleted_data_file_is_there_again_before_the_next_run(api):
     assert (await api.run("open('.session_data.json').read()"))["text"] == "'{\"kept\": true}'"
 
 
-async def test_a_patch_during_a_run_holds_unless_the_code_wrote_the_file(api):
+async def test_a_patch_during_a_run_holds_unless_the_code_wrote_the_file(api, tmp_path):
     await api.create(data={"by": "nobody"}, default_timeout=40)
     wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nos.remove('go')\n"
     write = "open('.session_data.json', 'w').write('{\"by\": \"code\"}')"
-    workspace = (await api.run("import os; os.getcwd()"))["text"].strip("'")
+    workspace = tmp_path / "data" / "workspaces" / "s"
     for code, data, said in ((wait, "patch", None), (wait + write, "code", "replaced")):
         running = asyncio.create_task(api.run(code))
         await api.until_running()
         body = {"data": {"by": "patch"}, "default_timeout": 50}
         assert (await api.send("PATCH", "/api/sessions/s", body)).status == 200
-        Path(workspace, "go").touch()
+        (workspace / "go").touch()
         run = await running
         assert run["data"] == {"by": data}
         assert (said in run["data_detail"]) if said else run["data_detail"] is None
