@@ -31,6 +31,7 @@ from kernelsvc.models.fields import Bounds
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
+from kernelsvc.sessions.capacity import CapacityPolicy
 from kernelsvc.sessions.live import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
@@ -287,6 +288,10 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         max_data_bytes=settings.max_data_bytes,
         background_bytes=_BACKGROUND_BYTES,
         limits=settings.limits,
+        max_sessions=settings.max_sessions,
+        capacity=CapacityPolicy(
+            settings.max_kernels, settings.max_starting, settings.min_free_memory
+        ),
         grace=Grace(settings.interrupt_grace, settings.terminate_grace),
         base_url=base_url,
     )

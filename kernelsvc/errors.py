@@ -10,6 +10,8 @@
     |-- Forbidden               forbidden             the key, or the page, may not do this
     |-- WrongHost               misdirected_request   the Host header names another host
     |-- QuotaExceeded           quota_exceeded        the key's quota is used up
+    |-- TooManySessions         too_many_sessions
+    |-- NoCapacity              no_capacity         every kernel there may be is at work
     |-- QueueFull               queue_full            too many runs wait in this session
     |-- KernelStartFailed       kernel_start_failed
     |-- NotReady                not_ready           no session could be created now
@@ -106,6 +108,24 @@ class QuotaExceeded(KernelsvcError):
     def __init__(self, quota: str, limit: int, retry_seconds: int) -> None:
         super().__init__(f"the key's quota is used up: {quota} is {limit}")
         self.retry_seconds = retry_seconds
+
+
+class TooManySessions(KernelsvcError):
+    """As many sessions as the configuration allows are there already."""
+
+    code = "too_many_sessions"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} sessions, the most there may be, are there already; delete some")
+
+
+class NoCapacity(KernelsvcError):
+    """No kernel can be started now, because others take all that there is."""
+
+    code = "no_capacity"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; try again in a moment")
 
 
 class QueueFull(KernelsvcError):

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     kernel_start_timeout: Duration = 60.0
     drain_timeout: Duration = 30.0
     max_queued_runs: PositiveInt = 16
+    max_sessions: PositiveInt = 10_000
+    max_kernels: PositiveInt = 200
+    max_starting: PositiveInt = 4
+    min_free_memory: RequiredSize = 256 * 1024 * 1024
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024
 

@@ -3,13 +3,16 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import structlog
 
 from kernelsvc.errors import KernelsvcError
 from kernelsvc.sessions.live import LiveSession
+
+MEMORY_SECONDS = 5.0
+"""How often the machine's memory is looked at while there are sessions."""
 
 log = structlog.get_logger()
 
@@ -29,10 +32,16 @@ def due_at(session: _Awake) -> float:
 
 
 class Culler:
-    """One task that sleeps until the earliest session is due; `reconsider` may wake it earlier."""
+    """One task that sleeps until the earliest session is due; `reconsider` may wake it earlier.
 
-    def __init__(self, sessions: dict[str, LiveSession]) -> None:
+    `relieve` puts sessions to sleep that are not due, where the machine's memory runs short.
+    """
+
+    def __init__(
+        self, sessions: dict[str, LiveSession], relieve: Callable[[], Awaitable[None]]
+    ) -> None:
         self._sessions = sessions
+        self._relieve = relieve
         self._planned = math.inf
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -56,7 +65,9 @@ class Culler:
         while True:
             self._changed.clear()
             self._planned = min(map(due_at, self._sessions.values()), default=math.inf)
-            await self._wait_until(self._planned)
+            memory_at = time.monotonic() + MEMORY_SECONDS if self._sessions else math.inf
+            await self._wait_until(min(self._planned, memory_at))
+            await self._relieve()
             await asyncio.gather(*map(self._put_to_sleep, self._overdue(self._sessions.values())))
 
     @staticmethod

@@ -29,7 +29,9 @@ from kernelsvc.models.session import SessionRecord, SessionState
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.sessions import result
 from kernelsvc.sessions.background import BackgroundOutput
+from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
+from kernelsvc.sessions.environment import run_environment
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.store.runs import RunStore
@@ -58,7 +60,11 @@ class LiveSession:
     """An awake session. `on_idle` is called when a turn has ended and nothing waits for one."""
 
     def __init__(
-        self, record: SessionRecord, parts: SessionParts, on_idle: Callable[["LiveSession"], None]
+        self,
+        record: SessionRecord,
+        parts: SessionParts,
+        capacity: Capacity,
+        on_idle: Callable[["LiveSession"], None],
     ) -> None:
         self.active_at = time.monotonic()
         self._record = record
@@ -85,6 +91,7 @@ class LiveSession:
             limits=record.limits.over(parts.policy.limits),
             internet=record.allow_internet_access,
             launcher=parts.launcher,
+            capacity=capacity,
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
@@ -118,6 +125,11 @@ class LiveSession:
     def is_busy(self) -> bool:
         """Whether a turn is being taken or waited for."""
         return self._turn.locked() or self._waiting > 0 or self._queued > 0
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether there is a kernel that could be put to sleep."""
+        return self._slot.kernel is not None
 
     @property
     def is_deleted(self) -> bool:
@@ -346,8 +358,9 @@ class LiveSession:
         # A session may be older than the ceiling that holds now.
         default = policy.default_timeout if own is None else min(own, policy.max_timeout)
         kernel = await self._slot.ensure()
+        environment = run_environment(self._record, request.env, policy.base_url)
         started_at = clock.boottime()
-        execution = kernel.execute(request.code, self._environment(request), request.stdin, sink)
+        execution = kernel.execute(request.code, environment, request.stdin, sink)
         self._background.follow(execution.request_id, run_id)
         return await run_to_end(
             kernel,
@@ -358,18 +371,6 @@ class LiveSession:
             stop=stop,
             grace=policy.grace,
         )
-
-    def _environment(self, request: RunRequest) -> dict[str, str]:
-        session_id = self._record.id
-        return {
-            **self._record.env,
-            **request.env,
-            "ERA_SESSION": "true",
-            "ERA_SESSION_ID": session_id,
-            "ERA_LANGUAGE": self._record.language,
-            "ERA_BASE_URL": self._policy.base_url,
-            "ERA_PROXY_URL": f"{self._policy.base_url}/proxy/{session_id}",
-        }
 
     async def _keep(self, run: Run, code: str) -> None:
         """Store the run and what it changed; what is answered has been stored."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kernelsvc.kernels.ladder import Grace
 from kernelsvc.models.limits import Limits
+from kernelsvc.sessions.capacity import CapacityPolicy
 
 
 @dataclass(frozen=True)
@@ -22,5 +23,7 @@ class SessionPolicy:
     max_data_bytes: int
     background_bytes: int
     limits: Limits
+    max_sessions: int
+    capacity: CapacityPolicy
     grace: Grace
     base_url: str

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
-from kernelsvc.errors import QuotaExceeded
+from kernelsvc.errors import QuotaExceeded, TooManySessions
 from kernelsvc.models.caller import Caller
 
 _WINDOW_SECONDS = 60.0
@@ -42,11 +42,16 @@ class RunReservation:
 class QuotaBook:
     """Counts sessions and runs; raises QuotaExceeded where a quota is used up.
 
-    `monotonic` is a clock in seconds.
+    `monotonic` is a clock in seconds; `max_sessions` holds for all owners together.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        max_sessions: int | None = None,
+    ) -> None:
         self._monotonic = monotonic
+        self._max_sessions = max_sessions
         self._sessions: Counter[str] = Counter()
         self._parallel: Counter[str] = Counter()
         self._begun: dict[str, deque[float]] = {}
@@ -60,6 +65,8 @@ class QuotaBook:
         most = caller.quotas.max_sessions
         if most is not None and self._sessions[caller.owner] >= most:
             raise QuotaExceeded("max_sessions", most, _TRY_AGAIN_SECONDS)
+        if self._max_sessions is not None and self._sessions.total() >= self._max_sessions:
+            raise TooManySessions(self._max_sessions)
         self._sessions[caller.owner] += 1
 
     def drop_session(self, owner: str) -> None:

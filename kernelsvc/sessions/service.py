@@ -27,6 +27,7 @@ from kernelsvc.models.session import (
     SessionList,
     SessionRecord,
 )
+from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.live import LiveSession, SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
@@ -48,8 +49,9 @@ class SessionService:
         self._runs = parts.runs
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
-        self._culler = Culler(self._live)
-        self._quotas = QuotaBook()
+        self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
+        self._capacity = Capacity(parts.policy.capacity, self._live.values)
+        self._culler = Culler(self._live, self._capacity.relieve)
         self._closing = False
 
     # ---- its own life
@@ -265,7 +267,9 @@ class SessionService:
             raise ShuttingDown
 
     def _adopt(self, record: SessionRecord) -> LiveSession:
-        live = self._live[record.id] = LiveSession(record, self._parts, self._culler.reconsider)
+        live = self._live[record.id] = LiveSession(
+            record, self._parts, self._capacity, self._culler.reconsider
+        )
         return live
 
     async def _awake(self, caller: Caller, session_id: str) -> LiveSession:

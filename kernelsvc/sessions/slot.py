@@ -13,6 +13,7 @@ from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
+from kernelsvc.sessions.capacity import Capacity
 
 _ATTEMPTS = 3
 _AT_ONCE = Grace(0, 0)
@@ -37,6 +38,7 @@ class KernelSlot:
         limits: Limits,
         internet: bool,
         launcher: Launcher,
+        capacity: Capacity,
         on_late: LateSink,
         on_death: Callable[[int], None],
     ) -> None:
@@ -49,6 +51,7 @@ class KernelSlot:
         self._limits = limits
         self.internet = internet
         self._launcher = launcher
+        self._capacity = capacity
         self._on_late = on_late
         self._on_death = on_death
         self._seat: Seat | None = None
@@ -98,14 +101,23 @@ class KernelSlot:
             await self.free()
         self._used_up = False
         if self._seat is None:
-            await asyncio.to_thread(ensure_directory, self._workspace)
-            self._seat = await self._launcher.seat(
-                self._kernelspec, self._workspace, self._limits, internet=self.internet
-            )
-        kernel = await self._launcher.start(self._seat, self._kernelspec, self._on_late)
+            self._seat = await self._take_seat()
+        async with self._capacity.start():
+            kernel = await self._launcher.start(self._seat, self._kernelspec, self._on_late)
         self._oom_kills = self._seat.enclosure.oom_kills()
         log.info("kernel_started", session_id=self._session_id, pid=kernel.process.pid)
         return kernel
+
+    async def _take_seat(self) -> Seat:
+        await self._capacity.take()
+        try:
+            await asyncio.to_thread(ensure_directory, self._workspace)
+            return await self._launcher.seat(
+                self._kernelspec, self._workspace, self._limits, internet=self.internet
+            )
+        except BaseException:
+            self._capacity.give_back()
+            raise
 
     def exceeded(self) -> LimitExceeded | None:
         """Which limit the kernel that has just ended was killed for; None where it was not."""
@@ -151,7 +163,10 @@ class KernelSlot:
         await self.drop()
         seat, self._seat = self._seat, None
         if seat is not None:
-            await seat.close()
+            try:
+                await seat.close()
+            finally:
+                self._capacity.give_back()
 
     async def leave(self, grace: Grace) -> None:
         """End the kernel politely: exit handlers run, then a SIGTERM handler, then SIGKILL."""

@@ -1,0 +1,118 @@
+"""How many sandboxes there may be at once, and whose goes when another is needed.
+
+A sandbox is counted from before it is started until it is freed. Where all are taken, or the
+machine's memory runs short, the session that has been idle for longest is put to sleep first; where
+every one is at work, the newcomer is refused, at once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from kernelsvc.errors import KernelsvcError, NoCapacity
+
+_MEMORY = Path("/proc/meminfo")
+
+log = structlog.get_logger()
+
+
+class Idler(Protocol):
+    """A session that may be put to sleep."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something goes on in it."""
+        ...
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether it would free anything."""
+        ...
+
+    @property
+    def active_at(self) -> float:
+        """When something last happened in it (time.monotonic())."""
+        ...
+
+    async def sleep(self) -> None:
+        """End its kernel and sandbox; raises SessionBusy."""
+        ...
+
+
+@dataclass(frozen=True)
+class CapacityPolicy:
+    """`min_free_memory` is in bytes of what the machine has available."""
+
+    max_kernels: int
+    max_starting: int
+    min_free_memory: int
+
+
+class Capacity:
+    """Counts sandboxes. `idlers` are the sessions that are awake."""
+
+    def __init__(
+        self,
+        policy: CapacityPolicy,
+        idlers: Callable[[], Iterable[Idler]],
+        free_memory: Callable[[], int] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._idlers = idlers
+        self._free_memory = free_memory or available_memory
+        self._taken = 0
+        self._starting = asyncio.Semaphore(policy.max_starting)
+
+    async def take(self) -> None:
+        """Count one more sandbox, making room for it where need be; raises NoCapacity."""
+        while self._taken >= self._policy.max_kernels or self._is_short_of_memory():
+            if not await self._put_idlest_to_sleep():
+                if self._taken >= self._policy.max_kernels:
+                    raise NoCapacity(f"all {self._policy.max_kernels} kernels are at work")
+                raise NoCapacity("this machine's memory runs short")
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """Count one less."""
+        self._taken -= 1
+
+    @asynccontextmanager
+    async def start(self) -> AsyncIterator[None]:
+        """Wait for a turn to start a kernel: so many start at once, in order of arrival."""
+        async with self._starting:
+            yield
+
+    async def relieve(self) -> None:
+        """Put sessions to sleep for as long as memory runs short and one is idle."""
+        while self._is_short_of_memory() and await self._put_idlest_to_sleep():
+            pass
+
+    def _is_short_of_memory(self) -> bool:
+        return self._free_memory() < self._policy.min_free_memory
+
+    async def _put_idlest_to_sleep(self) -> bool:
+        """Whether there was one."""
+        idle = [each for each in self._idlers() if each.has_kernel and not each.is_busy]
+        if not idle:
+            return False
+        idlest = min(idle, key=lambda each: each.active_at)
+        try:
+            await idlest.sleep()
+        except KernelsvcError:
+            # It was given work meanwhile, or is being deleted; another may be idle.
+            return any(each is not idlest for each in idle)
+        log.info("session_made_room", taken=self._taken)
+        return True
+
+
+def available_memory() -> int:
+    """Bytes that programs can still have, as the system estimates it."""
+    for line in _MEMORY.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{_MEMORY} does not tell what memory is available")
