@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors"},
     "settings": {"models"},
     "outputs": {"models"},
-    "files": {"models"},
+    "files": {"models", "errors"},
     "store": {"models", "clock", "errors"},
     "kernels": {"outputs", "models", "clock", "errors", "kernel_host"},
     "sessions": {"kernels", "files", "outputs", "store", "models", "clock", "errors"},
