@@ -24,7 +24,7 @@ from contextlib import contextmanager
 
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
 _RESOLVE = 0x01 | 0x02 | 0x04 | 0x08  # NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH
-_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _PATH_MAX = 4096
 

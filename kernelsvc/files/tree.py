@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kernelsvc.files.beneath import Identity, identity_of, open_beneath
 from kernelsvc.files.path import MAX_PATH_BYTES
@@ -56,7 +57,10 @@ def walk(top: int) -> Iterator[Entry]:
         while levels:
             if not levels[-1].pending:
                 levels.pop()
-                current = _climb(top, current, levels)
+                if levels:
+                    above = _climb(top, current, levels)
+                    os.close(current)
+                    current = above
                 continue
             name = levels[-1].pending.pop()
             try:
@@ -97,21 +101,17 @@ def _join(path: bytes | None, name: bytes) -> bytes | None:
 
 
 def _climb(top: int, current: int, levels: list[_Level]) -> int:
-    """The directory of the last level, which is above `current`; closes `current`.
+    """The directory of the last level, which is the one above `current`.
 
     Where the way back is lost, levels are dropped until one is found again.
     """
-    if not levels:
-        return current
     try:
         above = os.open("..", _LIST, dir_fd=current)
     except OSError:
-        above = None
-    os.close(current)
-    if above is not None:
-        if identity_of(above) == levels[-1].identity:
-            return above
-        os.close(above)
+        return _descend(top, levels)
+    if identity_of(above) == levels[-1].identity:
+        return above
+    os.close(above)
     return _descend(top, levels)
 
 
@@ -201,7 +201,9 @@ def _empty(top: int) -> int:
             done = levels.pop()
             if levels:
                 depth = len(levels)
-                current = _climb(top, current, levels)
+                above = _climb(top, current, levels)
+                os.close(current)
+                current = above
                 if len(levels) == depth:
                     left += _remove_directory(current, done.name)
                 else:
@@ -253,7 +255,7 @@ def open_unlocked(parent: int, name: bytes) -> int | None:
         return None
     try:
         if os.fstat(found).st_mode & 0o700 != 0o700:
-            os.chmod(f"/proc/self/fd/{found}", 0o700)
+            Path(f"/proc/self/fd/{found}").chmod(0o700)
         return os.open(".", _LIST, dir_fd=found)
     except OSError:
         return None

@@ -7,7 +7,6 @@ from pathlib import Path
 import structlog
 
 from kernelsvc.errors import KernelStartFailed
-from kernelsvc.files.directory import ensure_directory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
@@ -31,6 +30,7 @@ class KernelSlot:
         *,
         kernelspec: str,
         workspace: Path,
+        ensure_workspace: Callable[[], None],
         launcher: Launcher,
         on_late: LateSink,
         on_death: Callable[[int], None],
@@ -41,6 +41,7 @@ class KernelSlot:
         self._session_id = session_id
         self._kernelspec = kernelspec
         self._workspace = workspace
+        self._ensure_workspace = ensure_workspace
         self._launcher = launcher
         self._on_late = on_late
         self._on_death = on_death
@@ -88,7 +89,7 @@ class KernelSlot:
             await self.free()
         if self._seat is None:
             self._seat = await self._launcher.seat(self._kernelspec, self._workspace)
-        await asyncio.to_thread(ensure_directory, self._workspace)
+        await asyncio.to_thread(self._ensure_workspace)
         kernel = await self._launcher.start(
             self._seat, self._kernelspec, self._workspace, self._on_late
         )
