@@ -105,6 +105,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             Bounds(settings.max_timeout, settings.max_data_bytes),
             settings.max_body_bytes,
             check_ready,
+            stall_timeout=settings.header_timeout,
         )
         application = make_application(context)
         http = HTTPServer(
@@ -167,6 +168,7 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         max_queued_runs=settings.max_queued_runs,
         max_output_bytes=settings.max_output_bytes,
         max_data_bytes=settings.max_data_bytes,
+        max_workspace_bytes=settings.max_workspace_bytes,
         background_bytes=_BACKGROUND_BYTES,
         grace=Grace(settings.interrupt_grace, settings.terminate_grace),
         base_url=base_url,

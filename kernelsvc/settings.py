@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     max_queued_runs: PositiveInt = 16
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024
+    max_workspace_bytes: PositiveInt = 1024 * 1024 * 1024
 
     log_format: Literal["auto", "human", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -4,6 +4,7 @@ What is made where the code cannot reach it can be given to its owner without a 
 into the workspace as a whole.
 """
 
+import errno
 import os
 import secrets
 
@@ -12,6 +13,7 @@ from kernelsvc.files.directory import Owner, give
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _ATTEMPTS = 10
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def make_directories(workspace: int, path: bytes, staging: int, owner: Owner | None) -> int:
@@ -45,9 +47,8 @@ def _move_new(parent: int, name: bytes, staging: int, owner: Owner | None) -> No
         with directory_at(staging, fresh) as made:
             give(made, owner)
         os.rename(fresh, name, src_dir_fd=staging, dst_dir_fd=parent)
-    except (FileExistsError, NotADirectoryError):
+    except BaseException as error:
+        os.rmdir(fresh, dir_fd=staging)
         # Something has come to be there meanwhile; whoever opens it sees what.
-        os.rmdir(fresh, dir_fd=staging)
-    except BaseException:
-        os.rmdir(fresh, dir_fd=staging)
-        raise
+        if not (isinstance(error, OSError) and error.errno in _TAKEN):
+            raise

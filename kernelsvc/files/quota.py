@@ -23,7 +23,8 @@ class Reservation:
 class Space:
     """One workspace's room. `measure` says what is there now; `limit` is what may be, in bytes.
 
-    `lock` is held wherever uploads become files, so that none is counted twice or not at all.
+    `lock` is held where room is given and where uploads become files, so that none is counted twice
+    or not at all. `is_gone` says that the session is being deleted.
     """
 
     def __init__(self, measure: Callable[[], int], limit: int) -> None:
@@ -32,6 +33,7 @@ class Space:
         self.is_gone = False
         self._measure = measure
         self._reservations: list[Reservation] = []
+        self._changing = threading.Lock()
 
     @property
     def is_unused(self) -> bool:
@@ -40,11 +42,20 @@ class Space:
 
     def begin(self, reservation: Reservation) -> None:
         """Count this reservation from now on."""
-        self._reservations.append(reservation)
+        with self._changing:
+            self._reservations.append(reservation)
 
     def end(self, reservation: Reservation) -> None:
         """Give back what was reserved; again is fine."""
-        self._reservations = [other for other in self._reservations if other is not reservation]
+        with self._changing:
+            left = [other for other in self._reservations if other is not reservation]
+            self._reservations = left
+
+    def close(self) -> None:
+        """Let no upload become a file any more; when this returns, none is on its way to it."""
+        self.is_gone = True
+        with self.lock:
+            pass
 
     def extend(self, reservation: Reservation, needed: int, wished: int) -> None:
         """Make the reservation `needed` bytes large, `wished` where there is room.

@@ -19,6 +19,7 @@ class SessionPolicy:
     max_queued_runs: int
     max_output_bytes: int
     max_data_bytes: int
+    max_workspace_bytes: int
     background_bytes: int
     grace: Grace
     base_url: str

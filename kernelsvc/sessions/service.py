@@ -25,13 +25,17 @@ from kernelsvc.models.session import (
     SessionRecord,
 )
 from kernelsvc.sessions.culler import Culler
+from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession, SessionParts
 
 log = structlog.get_logger()
 
 
 class SessionService:
-    """All sessions; those that are awake are in `_live`, the others are rows and files only."""
+    """All sessions; those that are awake are in `_live`, the others are rows and files only.
+
+    `files` is what can be done with their files.
+    """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
@@ -40,6 +44,8 @@ class SessionService:
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._culler = Culler(self._live)
+        limit = parts.policy.max_workspace_bytes
+        self.files = SessionFiles(parts.workspaces, limit, self._present)
         self._closing = False
 
     # ---- its own life
@@ -58,6 +64,7 @@ class SessionService:
     def refuse_new(self) -> None:
         """Take nothing new from here on."""
         self._closing = True
+        self.files.refuse_new()
 
     async def drain(self, seconds: float) -> None:
         """Wait for the runs that are going on or queued, so long at most."""
@@ -71,6 +78,7 @@ class SessionService:
         """End every kernel; what lasts is in the store and the workspaces."""
         self.refuse_new()
         await self._culler.stop()
+        await self.files.close()
         await asyncio.gather(*(live.close() for live in self._live.values()))
         self._live.clear()
 
@@ -150,6 +158,7 @@ class SessionService:
     async def _delete(self, live: LiveSession) -> None:
         session_id = live.record.id
         await live.close(delete=True)
+        await self.files.forget(session_id)
         # The row goes last: until it has gone, the id is taken, and nobody moves in here.
         await asyncio.to_thread(self._workspaces.remove, session_id)
         await self._sessions.delete(session_id)
@@ -240,6 +249,15 @@ class SessionService:
         if live.is_deleted:
             raise SessionNotFound(session_id)
         return live
+
+    async def _present(self, session_id: str) -> SessionRecord:
+        """The session, awake or not, unless it is being deleted."""
+        live = self._live.get(session_id)
+        record = live.record if live else await self._record(session_id)
+        live = self._live.get(session_id)
+        if live is not None and live.is_deleted:
+            raise SessionNotFound(session_id)
+        return record
 
     async def _record(self, session_id: str) -> SessionRecord:
         record = await self._sessions.get(session_id)
