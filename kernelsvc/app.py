@@ -105,7 +105,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             Bounds(settings.max_timeout, settings.max_data_bytes),
             settings.max_body_bytes,
             check_ready,
-            stall_timeout=settings.header_timeout,
+            settings.header_timeout,
         )
         application = make_application(context)
         http = HTTPServer(

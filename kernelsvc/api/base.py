@@ -16,16 +16,22 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from kernelsvc.errors import (
     FieldProblem,
+    FileNotAccessible,
+    FileNotFound,
     InvalidRequest,
     KernelStartFailed,
     KernelsvcError,
+    NotARegularFile,
     NotReady,
+    PreconditionFailed,
     QueueFull,
+    QuotaExceeded,
     RunNotFound,
     SessionBusy,
     SessionExists,
     SessionNotFound,
     ShuttingDown,
+    StorageFull,
 )
 from kernelsvc.models.fields import Bounds
 from kernelsvc.models.problem import Problem, ProblemDetail
@@ -45,6 +51,12 @@ _STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     KernelStartFailed: HTTPStatus.SERVICE_UNAVAILABLE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    FileNotFound: HTTPStatus.NOT_FOUND,
+    NotARegularFile: HTTPStatus.CONFLICT,
+    FileNotAccessible: HTTPStatus.CONFLICT,
+    PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    QuotaExceeded: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 _MOST_DIGITS = 18
 _RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
@@ -62,12 +74,17 @@ _HTTP_CODES = {
 
 @dataclass(frozen=True)
 class ApiContext:
-    """What the handlers work with."""
+    """What the handlers work with.
+
+    A client that neither sends nor takes anything of a file for `stall_timeout` seconds is hung up
+    on.
+    """
 
     service: SessionService
     bounds: Bounds
     max_body_bytes: int
     check_ready: Callable[[], Awaitable[None]]
+    stall_timeout: float
     answers: set["asyncio.Future[None]"] = field(default_factory=set)
 
     async def flush(self, seconds: float) -> None:
@@ -95,21 +112,31 @@ class ApiHandler(RequestHandler):
         """The sessions."""
         return self.context.service
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         """Check what the headers already tell, before a body is read."""
+        if (self.content_length() or 0) > self.context.max_body_bytes:
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return None
+
+    def content_length(self) -> int | None:
+        """The length of the body, None where it is not told; also begins the request's log."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
-        length = self.request.headers.get("Content-Length") or "0"
+        length = self.request.headers.get("Content-Length")
+        if not length:
+            return None
         if not (length.isascii() and length.isdigit()):
             raise HTTPError(HTTPStatus.BAD_REQUEST)
-        if len(length) > _MOST_DIGITS or int(length) > self.context.max_body_bytes:
+        if len(length) > _MOST_DIGITS:
             raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return int(length)
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Called by Tornado with each piece of the body."""
         self._received += len(chunk)
         if self._received <= self.context.max_body_bytes:
             self._chunks.append(chunk)
+        return None
 
     def set_default_headers(self) -> None:
         """Called by Tornado for every answer."""
@@ -147,9 +174,16 @@ class ApiHandler(RequestHandler):
 
     def answer(self, model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Finish with `model` as JSON, written in one piece."""
+        self._answer(_to_json(model), status)
+
+    async def answer_large(self, model: BaseModel) -> None:
+        """Finish with a model that takes its time to become JSON."""
+        self._answer(await asyncio.to_thread(_to_json, model), HTTPStatus.OK)
+
+    def _answer(self, body: bytes, status: HTTPStatus) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        sent = self.finish(_to_json(model))
+        sent = self.finish(body)
         self.context.answers.add(sent)
         sent.add_done_callback(self._sent)
 
@@ -179,6 +213,7 @@ class ApiHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._allowed()))
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             self.set_header("Connection", "close")
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not isinstance(error, KernelsvcError):
             message = f"the body is larger than {self.context.max_body_bytes} bytes"
         problem = Problem(error=message, code=code, details=details, request_id=self.request_id)
         self.answer(problem, status)

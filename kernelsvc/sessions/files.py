@@ -162,9 +162,15 @@ class SessionFiles:
 
     def do_later(self, work: Callable[[], None]) -> None:
         """Do something that blocks in the background; `close` waits for it."""
-        done = asyncio.ensure_future(self.do(work))
+        done = asyncio.ensure_future(self._do_anyway(work))
         self._background.add(done)
         done.add_done_callback(self._done)
+
+    async def _do_anyway(self, work: Callable[[], None]) -> None:
+        try:
+            await self.do(work)
+        except ShuttingDown:
+            work()
 
     def _done(self, done: "asyncio.Future[None]") -> None:
         self._background.discard(done)
