@@ -109,7 +109,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         launcher = Launcher(runtime, isolation, settings.kernel_start_timeout, _internet(settings))
         stack.callback(launcher.close)
 
-        workspaces = Workspaces(settings.data_dir / "workspaces")
+        workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)
         sessions = SessionStore(database)
         runs = RunStore(database, settings.keep_runs)
         policy = _policy(settings, settings.base_url or url)
@@ -132,6 +132,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             Bounds(settings.max_timeout, settings.max_data_bytes, settings.max_limits),
             settings.max_body_bytes,
             check_ready,
+            settings.header_timeout,
             keys,
             _front(settings, on_loopback),
         )

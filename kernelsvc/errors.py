@@ -13,6 +13,12 @@
     |-- TooManySessions         too_many_sessions
     |-- NoCapacity              no_capacity         every kernel there may be is at work
     |-- QueueFull               queue_full            too many runs wait in this session
+    |-- FileNotFound            file_not_found
+    |-- NotARegularFile         not_a_regular_file    a directory, link or device is in its place
+    |-- FileNotAccessible       file_not_accessible   permissions or the code stand in the way
+    |-- PreconditionFailed      precondition_failed   If-Match or If-None-Match does not hold
+    |-- WorkspaceFull           workspace_full        the workspace would grow above its limit
+    |-- StorageFull             storage_full          the disk has no room
     |-- KernelStartFailed       kernel_start_failed
     |-- NotReady                not_ready           no session could be created now
     `-- ShuttingDown            shutting_down
@@ -139,6 +145,63 @@ class QueueFull(KernelsvcError):
         )
 
 
+class FileNotFound(KernelsvcError):
+    """There is no such file in the session's workspace."""
+
+    code = "file_not_found"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is no file {shortened(path)} in this session")
+
+
+class NotARegularFile(KernelsvcError):
+    """Something is in the way that is no regular file (or no directory, where one is meant)."""
+
+    code = "not_a_regular_file"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{shortened(path)} {reason}")
+
+
+class FileNotAccessible(KernelsvcError):
+    """The file is there, but the permissions that the code gave it or a lock keep it from us."""
+
+    code = "file_not_accessible"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{shortened(path)} cannot be accessed: {reason}")
+
+
+class PreconditionFailed(KernelsvcError):
+    """The file is not in the state that the request's If-Match or If-None-Match asks for."""
+
+    code = "precondition_failed"
+
+    def __init__(self) -> None:
+        super().__init__("the file is not as If-Match or If-None-Match asks for; get it again")
+
+
+class WorkspaceFull(KernelsvcError):
+    """What is sent would make the workspace larger than it may be. Sizes in bytes."""
+
+    code = "workspace_full"
+
+    def __init__(self, limit: int, used: int) -> None:
+        super().__init__(
+            f"the session's files may take {limit} bytes and take {used}, uploads that are going "
+            f"on included: there is no room for this; delete some first"
+        )
+
+
+class StorageFull(KernelsvcError):
+    """The disk is full; nothing of the upload is left."""
+
+    code = "storage_full"
+
+    def __init__(self) -> None:
+        super().__init__("the service's disk is full; nothing was changed")
+
+
 class KernelStartFailed(KernelsvcError):
     """No kernel could be started; the session and its files are as they were."""
 
@@ -161,3 +224,9 @@ class ShuttingDown(KernelsvcError):
 
     def __init__(self) -> None:
         super().__init__("the service is shutting down; try again in a moment")
+
+
+def shortened(path: str) -> str:
+    """A path to quote in an error; the beginning of a long one is left out."""
+    text = repr(path)
+    return text if len(text) <= 200 else f"'...{text[-190:]}"

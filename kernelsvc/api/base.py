@@ -17,12 +17,16 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from kernelsvc.api.front import Front, check_parameters, preflight_headers
 from kernelsvc.errors import (
     FieldProblem,
+    FileNotAccessible,
+    FileNotFound,
     Forbidden,
     InvalidRequest,
     KernelStartFailed,
     KernelsvcError,
     NoCapacity,
+    NotARegularFile,
     NotReady,
+    PreconditionFailed,
     QueueFull,
     QuotaExceeded,
     RunNotFound,
@@ -30,8 +34,10 @@ from kernelsvc.errors import (
     SessionExists,
     SessionNotFound,
     ShuttingDown,
+    StorageFull,
     TooManySessions,
     Unauthorized,
+    WorkspaceFull,
     WrongHost,
 )
 from kernelsvc.keys.ring import KeyRing
@@ -60,6 +66,12 @@ _STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     KernelStartFailed: HTTPStatus.SERVICE_UNAVAILABLE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    FileNotFound: HTTPStatus.NOT_FOUND,
+    NotARegularFile: HTTPStatus.CONFLICT,
+    FileNotAccessible: HTTPStatus.CONFLICT,
+    PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    WorkspaceFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 _MOST_DIGITS = 18
 _RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
@@ -77,12 +89,17 @@ _HTTP_CODES = {
 
 @dataclass(frozen=True)
 class ApiContext:
-    """What the handlers work with."""
+    """What the handlers work with.
+
+    A client that neither sends nor takes anything of a file for `stall_timeout` seconds is hung up
+    on.
+    """
 
     service: SessionService
     bounds: Bounds
     max_body_bytes: int
     check_ready: Callable[[], Awaitable[None]]
+    stall_timeout: float
     keys: KeyRing
     front: Front = field(default_factory=Front)
     answers: set["asyncio.Future[None]"] = field(default_factory=set)
@@ -125,6 +142,16 @@ class ApiHandler(RequestHandler):
 
     async def prepare(self) -> None:
         """Check what the headers already tell, before a body is read."""
+        if not await self.admit():
+            return
+        if (self.content_length() or 0) > self.context.max_body_bytes:
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+    async def admit(self) -> bool:
+        """Find out who asks, and begin the request's log; False where it is answered already.
+
+        Raises WrongHost, Forbidden, Unauthorized and InvalidRequest.
+        """
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         front, headers = self.context.front, self.request.headers
@@ -133,19 +160,26 @@ class ApiHandler(RequestHandler):
         self._set_page_headers()
         if self._is_preflight():
             self._answer_preflight()
-            return
+            return False
         if self.needs_key:
             self.caller = await self.context.keys.caller(headers.get("Authorization"))
             structlog.contextvars.bind_contextvars(owner=self.caller.owner)
-        length = self.request.headers.get("Content-Length") or "0"
-        if not (length.isascii() and length.isdigit()):
-            raise HTTPError(HTTPStatus.BAD_REQUEST)
-        if len(length) > _MOST_DIGITS or int(length) > self.context.max_body_bytes:
-            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self.has_path:
             known = self.parameters.get(self.request.method or "", ())
             check_parameters(self.request.query_arguments, known)
         self._is_admitted = True
+        return True
+
+    def content_length(self) -> int | None:
+        """The length of the body, None where it is not told."""
+        length = self.request.headers.get("Content-Length")
+        if not length:
+            return None
+        if not (length.isascii() and length.isdigit()):
+            raise HTTPError(HTTPStatus.BAD_REQUEST)
+        if len(length) > _MOST_DIGITS:
+            raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return int(length)
 
     def _set_page_headers(self) -> None:
         origin = self.request.headers.get("Origin")
@@ -169,11 +203,12 @@ class ApiHandler(RequestHandler):
         self.set_status(HTTPStatus.NO_CONTENT)
         self.finish()
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Called by Tornado with each piece of the body."""
         self._received += len(chunk)
         if self._received <= self.context.max_body_bytes:
             self._chunks.append(chunk)
+        return None
 
     def set_default_headers(self) -> None:
         """Called by Tornado for every answer."""
@@ -214,9 +249,16 @@ class ApiHandler(RequestHandler):
 
     def answer(self, model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Finish with `model` as JSON, written in one piece."""
+        self._answer(_to_json(model), status)
+
+    async def answer_large(self, model: BaseModel) -> None:
+        """Finish with a model that takes its time to become JSON."""
+        self._answer(await asyncio.to_thread(_to_json, model), HTTPStatus.OK)
+
+    def _answer(self, body: bytes, status: HTTPStatus) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        sent = self.finish(_to_json(model))
+        sent = self.finish(body)
         self.context.answers.add(sent)
         sent.add_done_callback(self._sent)
 
@@ -253,6 +295,7 @@ class ApiHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._allowed()))
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             self.set_header("Connection", "close")
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not isinstance(error, KernelsvcError):
             message = f"the body is larger than {self.context.max_body_bytes} bytes"
         problem = Problem(error=message, code=code, details=details, request_id=self.request_id)
         self.answer(problem, status)

@@ -3,6 +3,7 @@
 from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext, UnknownPath
+from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, ReadyHandler
 from kernelsvc.api.runs import RunHandler, RunResultHandler, RunsHandler
 from kernelsvc.api.sessions import (
@@ -25,6 +26,9 @@ def make_application(context: ApiContext) -> Application:
         (_SESSION + r"/run", RunHandler),
         (_SESSION + r"/runs", RunsHandler),
         (_SESSION + r"/runs/([^/]+)", RunResultHandler),
+        (_SESSION + r"/files", FilesHandler),
+        (_SESSION + r"/files/(.*)", FileHandler),
+        (_SESSION + r"/archive", ArchiveHandler),
         (_SESSION + r"/interrupt", InterruptHandler),
         (_SESSION + r"/restart", RestartHandler),
         (_SESSION + r"/sleep", SleepHandler),

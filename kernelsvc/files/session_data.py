@@ -3,22 +3,27 @@
 Before a run the file holds the session's data; what the code leaves there is the data afterwards.
 Who changed it is told from the file's identity and times, so an unchanged file is never read.
 The code owns the directory: the file may have become a link, a pipe or gigabytes of noise. It is
-opened without following links and without waiting, and read up to a bound.
-The methods block and are called in a thread.
+found from the directory of workspaces down, without following links and without waiting, and read
+up to a bound. The methods block and are called in a thread.
 """
 
+import contextlib
 import json
 import os
+import secrets
 import stat
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernelsvc.files.directory import ensure_directory
+from kernelsvc.files.beneath import NotRegular, directory_at, directory_by_path, open_regular
+from kernelsvc.files.directory import Owner, ensure_directory, give
 from kernelsvc.models.fields import json_problem
 
 DATA_FILE = ".session_data.json"
+_NAME = DATA_FILE.encode()
 
 Signature = tuple[int, int, int, int]
 
@@ -34,27 +39,37 @@ class DataRead:
 class DataFile:
     """The file in one workspace, and what it was like when the service last saw it."""
 
-    def __init__(self, workspace: Path, max_bytes: int) -> None:
-        self._path = workspace / DATA_FILE
+    def __init__(self, workspace: Path, max_bytes: int, owner: Owner | None = None) -> None:
+        self._root = os.fsencode(workspace.parent)
+        self._workspace = os.fsencode(workspace.name)
         self._max_bytes = max_bytes
+        self._owner = owner
         self._seen: Signature | None = None
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace the file, whatever it has become, by one that holds `data`."""
-        ensure_directory(self._path.parent)
-        fd, temporary = tempfile.mkstemp(prefix=DATA_FILE + ".", dir=self._path.parent)
-        try:
-            owner = self._path.parent.stat()
-            os.fchown(fd, owner.st_uid, owner.st_gid)
-            with os.fdopen(fd, "w") as file:
-                json.dump(data, file)
-            if self._path.is_dir() and not self._path.is_symlink():
-                self._path.rename(temporary + ".was-a-directory")
-            os.replace(temporary, self._path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        self._seen = self._signature()
+        with directory_by_path(self._root) as root:
+            ensure_directory(root, self._workspace, self._owner)
+        with self._opened() as workspace:
+            temporary = _NAME + b"." + secrets.token_hex(8).encode()
+            try:
+                self._write_new(workspace, temporary, data)
+                if _is_directory(workspace):
+                    aside = temporary + b".was-a-directory"
+                    os.rename(_NAME, aside, src_dir_fd=workspace, dst_dir_fd=workspace)
+                os.replace(temporary, _NAME, src_dir_fd=workspace, dst_dir_fd=workspace)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=workspace)
+                raise
+            self._seen = _signature(workspace)
+
+    def _write_new(self, workspace: int, name: bytes, data: dict[str, Any]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=workspace)
+        with os.fdopen(fd, "w") as file:
+            give(fd, self._owner)
+            json.dump(data, file)
 
     def read_if_changed(self) -> DataRead | None:
         """What the code has put there since the last call or `write`; None for nothing new."""
@@ -66,25 +81,34 @@ class DataFile:
             return None
         try:
             return DataRead(self._read())
-        except (OSError, ValueError, RecursionError) as error:
+        except (NotRegular, OSError, ValueError, RecursionError) as error:
             return DataRead(None, f"{DATA_FILE} was not taken over: {_reason(error)}")
 
     def is_missing(self) -> bool:
         """Whether nothing is there."""
         return self._signature() is None
 
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with (
+            directory_by_path(self._root) as root,
+            directory_at(root, self._workspace) as workspace,
+        ):
+            yield workspace
+
     def _signature(self) -> Signature | None:
         try:
-            found = os.lstat(self._path)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._opened() as workspace:
+                return _signature(workspace)
+        except OSError:
+            # The code has put something else in the place of its workspace, or locked it.
             return None
-        return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def _read(self) -> dict[str, Any]:
-        fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with self._opened() as workspace:
+            owner = os.geteuid() if self._owner is None else self._owner[0]
+            fd = open_regular(workspace, _NAME, owner)
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ValueError("it is not a regular file")
             content = file.read(self._max_bytes + 1)
         if len(content) > self._max_bytes:
             raise ValueError(f"it is larger than {self._max_bytes} bytes")
@@ -96,8 +120,25 @@ class DataFile:
         return data
 
 
+def _signature(workspace: int) -> Signature | None:
+    try:
+        found = os.stat(_NAME, dir_fd=workspace, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _is_directory(workspace: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(_NAME, dir_fd=workspace, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _reason(error: Exception) -> str:
     match error:
+        case NotRegular():
+            return f"it is not a regular file but {error}"
         case json.JSONDecodeError() | UnicodeDecodeError():
             return f"it is not JSON ({error})"
         case OSError():

@@ -1,86 +1,148 @@
 """Workspaces: one directory a session, the working directory of its runs.
 
-The methods block and are called in a thread. Removing is renaming first, into a directory that is
-emptied at start-up too: a crash half-way leaves nothing that could be taken for a workspace.
+The code in a session owns its workspace. The directory that holds them all and those beside it are
+the service's own: nobody else changes anything in them. So a workspace is opened relative to its
+root, as a directory and never through a link, and what the service prepares for one (an upload, a
+new directory) is made in the staging directory, out of the code's reach, and then moved in.
+
+Removing is renaming first, into a directory that is emptied at start-up too: a crash half-way
+leaves nothing that could be taken for a workspace. The methods block and are called in a thread.
 """
 
+import contextlib
 import os
 import secrets
-import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kernelsvc.files.directory import ensure_directory
+import structlog
+
+from kernelsvc.files.beneath import directory_at, directory_by_path
+from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.session_data import DATA_FILE
+from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
+
+# What an entry counts for at least: empty files and directories fill a disk, too.
+LEAST_CHARGE = 4096
+
+log = structlog.get_logger()
 
 
 class Workspaces:
-    """The workspaces below `root`, named after their sessions."""
+    """The workspaces below `root`, named after their sessions.
 
-    def __init__(self, root: Path) -> None:
+    What the service creates in them belongs to `owner` (uid, gid), the user that the code runs as;
+    None is the service's own.
+    """
+
+    def __init__(self, root: Path, owner: Owner | None = None) -> None:
         self._root = root
         self._trash = root.with_name(root.name + ".trash")
+        self._staging = root.with_name(root.name + ".staging")
+        self.owner = owner
+
+    @property
+    def owner_uid(self) -> int:
+        """The user whom the files of workspaces belong to."""
+        return os.geteuid() if self.owner is None else self.owner[0]
 
     def open(self, session_ids: set[str]) -> None:
         """Make the directories, and clear away what belongs to no session."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for entry in os.scandir(self._root):
-            if entry.name not in session_ids:
-                self.remove(entry.name)
-        for entry in os.scandir(self._trash):
-            _delete(Path(entry.path))
+        for directory in (self._root, self._trash, self._staging):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in os.listdir(self._root):
+            if name not in session_ids:
+                self.remove(name)
+        for directory in (self._trash, self._staging):
+            with _opened(directory) as left_over:
+                _tell(empty_directory(left_over), directory.name)
         for session_id in session_ids:
             self.create(session_id)
 
     def path(self, session_id: str) -> Path:
-        """Where the session's files are."""
+        """Where the session's files are: for whom it is shown to, not for opening anything."""
         return self._root / session_id
 
     def create(self, session_id: str) -> None:
         """Make an empty workspace; one that is there stays as it is."""
-        ensure_directory(self.path(session_id))
+        with _opened(self._root) as root:
+            ensure_directory(root, os.fsencode(session_id), self.owner)
 
     def remove(self, session_id: str) -> None:
-        """Delete the workspace with everything in it; none is fine too."""
-        doomed = self._trash / secrets.token_hex(8)
-        try:
-            self.path(session_id).rename(doomed)
-        except FileNotFoundError:
-            return
-        _delete(doomed)
+        """Delete the workspace with everything in it; none is fine too.
+
+        What cannot be deleted is logged. It is out of every session's sight.
+        """
+        name, doomed = os.fsencode(session_id), secrets.token_hex(8).encode()
+        with _opened(self._root) as root, _opened(self._trash) as trash:
+            # A directory that its owner has locked could not be moved.
+            if (found := open_unlocked(root, name)) is not None:
+                os.close(found)
+            try:
+                os.rename(name, doomed, src_dir_fd=root, dst_dir_fd=trash)
+            except FileNotFoundError:
+                return
+            except OSError:
+                _tell(delete_tree(root, name), session_id)
+                return
+            _tell(delete_tree(trash, doomed), session_id)
 
     def renew(self, session_id: str) -> None:
         """Replace the workspace by an empty one."""
         self.remove(session_id)
         self.create(session_id)
 
+    @contextmanager
+    def directory(self, session_id: str) -> Iterator[int]:
+        """The session's open workspace; raises OSError where there is none."""
+        with (
+            _opened(self._root) as root,
+            directory_at(root, os.fsencode(session_id)) as workspace,
+        ):
+            yield workspace
+
+    @contextmanager
+    def staging(self) -> Iterator[int]:
+        """The open directory in which things are made before they are moved to where they belong.
+
+        It is on the workspaces' file system, and code cannot reach it.
+        """
+        with _opened(self._staging) as staging:
+            yield staging
+
     def usage(self, session_id: str) -> tuple[int, int]:
         """How many files the session keeps, and their bytes; links are not followed."""
         count = size = 0
-        data_file = str(self.path(session_id) / DATA_FILE)
-        for folder, _, names in os.walk(self.path(session_id)):
-            for name in names:
-                path = os.path.join(folder, name)
-                if path == data_file:
-                    continue
-                try:
-                    size += os.lstat(path).st_size
-                except FileNotFoundError:
-                    continue
-                count += 1
+        with contextlib.suppress(OSError), self.directory(session_id) as workspace:
+            for entry in walk(workspace):
+                is_file = not stat.S_ISDIR(entry.status.st_mode)
+                if is_file and entry.path != DATA_FILE.encode():
+                    count += 1
+                    size += entry.status.st_size
         return count, size
 
+    def charged(self, session_id: str) -> int:
+        """The bytes that count against the session's limit: each entry's size, 4,096 at least."""
+        total = 0
+        with contextlib.suppress(OSError), self.directory(session_id) as workspace:
+            for entry in walk(workspace):
+                total += charge_of(entry.status.st_size)
+        return total
 
-def _delete(path: Path) -> None:
-    """Delete whatever is at the path; a link, not what it points to."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    # Code may have locked directories of its own against itself.
-    path.chmod(0o700)
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            inner = Path(folder, name)
-            if not inner.is_symlink():
-                inner.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
+
+def charge_of(size: int) -> int:
+    """What a file or directory of this size counts for."""
+    return max(size, LEAST_CHARGE)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    with directory_by_path(os.fsencode(directory)) as descriptor:
+        yield descriptor
+
+
+def _tell(left: int, what: str) -> None:
+    if left:
+        log.warning("files_not_deleted", workspace=what, count=left)

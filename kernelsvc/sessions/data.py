@@ -9,6 +9,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from kernelsvc.files.directory import Owner
 from kernelsvc.files.session_data import DataFile
 
 Data = dict[str, Any]
@@ -17,9 +18,11 @@ Data = dict[str, Any]
 class DataSync:
     """`value` is the session's data; `put` and `take` are called around each run."""
 
-    def __init__(self, value: Data, workspace: Path, max_bytes: int) -> None:
+    def __init__(
+        self, value: Data, workspace: Path, max_bytes: int, owner: Owner | None = None
+    ) -> None:
         self.value = value
-        self._file = DataFile(workspace, max_bytes)
+        self._file = DataFile(workspace, max_bytes, owner)
         self._patched = False
         self._file_is_stale = True
 

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -82,7 +83,8 @@ class LiveSession:
         self._deleted = False
         self._lost = _ASLEEP if record.run_count else None
         workspace = parts.workspaces.path(record.id)
-        self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes)
+        owner = parts.workspaces.owner
+        self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         self._slot = KernelSlot(
             record.id,
@@ -90,6 +92,7 @@ class LiveSession:
             workspace=workspace,
             limits=record.limits.over(parts.policy.limits),
             internet=record.allow_internet_access,
+            ensure_workspace=partial(parts.workspaces.create, record.id),
             launcher=parts.launcher,
             capacity=capacity,
             on_late=self._background.add,

@@ -29,6 +29,7 @@ from kernelsvc.models.session import (
 )
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.culler import Culler
+from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession, SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
 
@@ -41,6 +42,7 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
+    `files` is what can be done with their files.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -52,6 +54,7 @@ class SessionService:
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
         self._capacity = Capacity(parts.policy.capacity, self._live.values)
         self._culler = Culler(self._live, self._capacity.relieve)
+        self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
         self._closing = False
 
     # ---- its own life
@@ -71,6 +74,7 @@ class SessionService:
     def refuse_new(self) -> None:
         """Take nothing new from here on."""
         self._closing = True
+        self.files.refuse_new()
 
     async def drain(self, seconds: float) -> None:
         """Wait for the runs that are going on or queued, so long at most."""
@@ -84,6 +88,7 @@ class SessionService:
         """End every kernel; what lasts is in the store and the workspaces."""
         self.refuse_new()
         await self._culler.stop()
+        await self.files.close()
         await asyncio.gather(*(live.close() for live in self._live.values()))
         self._live.clear()
 
@@ -183,6 +188,7 @@ class SessionService:
     async def _delete(self, live: LiveSession) -> None:
         session_id = live.record.id
         await live.close(delete=True)
+        await self.files.forget(session_id)
         # The row goes last: until it has gone, the id is taken, and nobody moves in here.
         await asyncio.to_thread(self._workspaces.remove, session_id)
         if await self._sessions.delete(session_id):
@@ -286,6 +292,14 @@ class SessionService:
         if live.is_deleted or live.record.owner != caller.owner:
             raise SessionNotFound(session_id)
         return live
+
+    async def _present(self, caller: Caller, session_id: str) -> SessionRecord:
+        """The session, awake or not, unless it is being deleted."""
+        record = await self._record(caller, session_id)
+        live = self._live.get(session_id)
+        if live is not None and live.is_deleted:
+            raise SessionNotFound(session_id)
+        return record
 
     async def _record(self, caller: Caller, session_id: str) -> SessionRecord:
         live = self._live.get(session_id)

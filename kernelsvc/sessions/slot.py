@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 
 from kernelsvc.errors import KernelStartFailed
-from kernelsvc.files.directory import ensure_directory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
@@ -37,6 +36,7 @@ class KernelSlot:
         workspace: Path,
         limits: Limits,
         internet: bool,
+        ensure_workspace: Callable[[], None],
         launcher: Launcher,
         capacity: Capacity,
         on_late: LateSink,
@@ -50,6 +50,7 @@ class KernelSlot:
         self._workspace = workspace
         self._limits = limits
         self.internet = internet
+        self._ensure_workspace = ensure_workspace
         self._launcher = launcher
         self._capacity = capacity
         self._on_late = on_late
@@ -100,6 +101,7 @@ class KernelSlot:
         if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
         self._used_up = False
+        await asyncio.to_thread(self._ensure_workspace)
         if self._seat is None:
             self._seat = await self._take_seat()
         async with self._capacity.start():
@@ -111,7 +113,6 @@ class KernelSlot:
     async def _take_seat(self) -> Seat:
         await self._capacity.take()
         try:
-            await asyncio.to_thread(ensure_directory, self._workspace)
             return await self._launcher.seat(
                 self._kernelspec, self._workspace, self._limits, internet=self.internet
             )

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors"},
     "settings": {"models"},
     "outputs": {"models"},
-    "files": {"models"},
+    "files": {"models", "errors"},
     "sandbox": {"models", "errors"},
     "store": {"models", "clock", "errors"},
     "keys": {"store", "models", "clock", "errors"},

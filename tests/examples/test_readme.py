@@ -86,7 +86,7 @@ def test_the_endpoints_are_those_there_are():
     application = make_application(cast(ApiContext, None))
     rules: list[Any] = application.wildcard_router.rules
     routes = {
-        (method, rule.matcher.regex.pattern.rstrip("$").replace("([^/]+)", "{}"))
+        (method, re.sub(r"\(\[\^/\]\+\)|\(\.\*\)", "{}", rule.matcher.regex.pattern.rstrip("$")))
         for rule in rules
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if getattr(rule.target, method.lower()) is not getattr(RequestHandler, method.lower())

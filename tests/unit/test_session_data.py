@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from kernelsvc.files import session_data
 from kernelsvc.files.session_data import DATA_FILE, DataFile, DataRead
 
 
@@ -66,7 +67,7 @@ def test_a_file_replaced_by_rename_is_read(file, path):
 
 def test_an_unchanged_file_is_not_read_at_all(file, path, monkeypatch):
     file.write({"a": 1})
-    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("the file was opened"))
+    monkeypatch.setattr(session_data, "open_regular", lambda *_: pytest.fail("it was opened"))
     assert file.read_if_changed() is None
 
 

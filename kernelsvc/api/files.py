@@ -1,0 +1,157 @@
+"""/api/sessions/{id}/files and /archive: raw bytes, both ways."""
+
+import mimetypes
+import re
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from kernelsvc import clock
+from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.conditions import Unsatisfiable, precondition, span_of
+from kernelsvc.api.transfers import TransferHandler
+from kernelsvc.errors import KernelsvcError
+from kernelsvc.files.contents import Precondition
+from kernelsvc.models.file import FileDeleted
+from kernelsvc.models.problem import Problem
+from kernelsvc.sessions.files import Download, Incoming
+
+_PIECE = 256 * 1024
+_BINARY = "application/octet-stream"
+
+
+class FilesHandler(ApiHandler):
+    """/api/sessions/{id}/files"""
+
+    async def get(self, session_id: str) -> None:
+        """List the session's files."""
+        await self.answer_large(await self.service.files.list(self.caller, session_id))
+
+
+class FileHandler(TransferHandler):
+    """/api/sessions/{id}/files/{path}"""
+
+    async def get(self, session_id: str, path: str) -> None:
+        """Get a file, or a range of it."""
+        file = await self.service.files.open(self.caller, session_id, path)
+        try:
+            await self._serve(file, path.rpartition("/")[2])
+        finally:
+            file.close()
+
+    async def head(self, session_id: str, path: str) -> None:
+        """What GET would say, without the file."""
+        await self.get(session_id, path)
+
+    async def begin(self, length: int | None) -> Incoming[Any]:
+        """Begin to take a file."""
+        session_id, path = self.path_args
+        return await self.service.files.put(
+            self.caller, session_id, path, self._condition(), length
+        )
+
+    async def put(self, session_id: str, path: str) -> None:
+        """Put a file in the place of another or none; 200 both times, as ERA's clients expect."""
+        self.answer(await self.received())
+
+    async def delete(self, session_id: str, path: str) -> None:
+        """Delete a file."""
+        await self.service.files.delete(self.caller, session_id, path, self._condition())
+        self.answer(FileDeleted(path=path, deleted_at=clock.now()))
+
+    def _condition(self) -> Precondition:
+        headers = self.request.headers
+        return precondition(headers.get("If-Match"), headers.get("If-None-Match"))
+
+    async def _serve(self, file: Download, name: str) -> None:
+        condition = self._condition()
+        Precondition(if_match=condition.if_match).check(file.etag)
+        unwanted = condition.if_none_match
+        if unwanted is not None and unwanted & {file.etag, "*"}:
+            self.set_header("ETag", file.etag)
+            self.set_status(HTTPStatus.NOT_MODIFIED)
+            return
+        headers = self.request.headers
+        wanted = headers.get("Range")
+        if self.request.method == "HEAD" or headers.get("If-Range", file.etag) != file.etag:
+            wanted = None
+        try:
+            span = span_of(wanted, file.size)
+        except Unsatisfiable:
+            self._refuse_range(file)
+            return
+        start, end = span or (0, file.size)
+        if span is not None:
+            self.set_status(HTTPStatus.PARTIAL_CONTENT)
+            self.set_header("Content-Range", f"bytes {start}-{end - 1}/{file.size}")
+        self._describe(file, name)
+        self.set_header("Content-Length", str(end - start))
+        if self.request.method == "GET":
+            await self._send_span(file, start, end)
+
+    async def _send_span(self, file: Download, start: int, end: int) -> None:
+        while start < end:
+            try:
+                data = await file.read(start, min(_PIECE, end - start))
+            except (KernelsvcError, OSError):
+                data = b""
+            if not data:
+                # The file has become shorter than was promised, or cannot be read any more.
+                self.hang_up()
+                return
+            start += len(data)
+            if not await self.send(data):
+                return
+
+    def _describe(self, file: Download, name: str) -> None:
+        kind, encoding = mimetypes.guess_type(name)
+        self.set_header("Content-Type", _BINARY if encoding or not kind else kind)
+        self.set_header("Content-Disposition", as_download(name))
+        self.set_header("Accept-Ranges", "bytes")
+        self.set_header("ETag", file.etag)
+        self.set_header("Last-Modified", file.modified)
+
+    def _refuse_range(self, file: Download) -> None:
+        self.set_header("Content-Range", f"bytes */{file.size}")
+        problem = Problem(
+            error=f"the file has {file.size} bytes; the range begins behind its end",
+            code="range_not_satisfiable",
+            request_id=self.request_id,
+        )
+        self.answer(problem, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+
+
+class ArchiveHandler(TransferHandler):
+    """/api/sessions/{id}/archive"""
+
+    async def get(self, session_id: str) -> None:
+        """Get the workspace as a tar.gz."""
+        outgoing = await self.service.files.archive(self.caller, session_id)
+        try:
+            self.set_header("Content-Type", "application/gzip")
+            self.set_header("Content-Disposition", as_download(f"{session_id}.tar.gz"))
+            while True:
+                try:
+                    data = await outgoing.read()
+                except (KernelsvcError, OSError):
+                    # Too late to say so: the client must see that the archive is not complete.
+                    self.hang_up()
+                    return
+                if not data or not await self.send(data):
+                    return
+        finally:
+            outgoing.close()
+
+    async def begin(self, length: int | None) -> Incoming[Any]:
+        """Begin to take an archive."""
+        return await self.service.files.put_archive(self.caller, self.path_args[0], length)
+
+    async def put(self, session_id: str) -> None:
+        """Put the files of a tar.gz into the workspace."""
+        self.answer(await self.received())
+
+
+def as_download(name: str) -> str:
+    """A Content-Disposition with which no browser shows what it gets as a page."""
+    plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
