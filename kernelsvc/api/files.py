@@ -49,7 +49,7 @@ class FileHandler(TransferHandler):
         return await self.service.files.put(session_id, path, self._condition(), length)
 
     async def put(self, session_id: str, path: str) -> None:
-        """Put a file in the place of another or none; 200 in both cases, as ERA's clients expect."""
+        """Put a file in the place of another or none: 200 for both, as ERA's clients expect."""
         self.answer(await self.received())
 
     async def delete(self, session_id: str, path: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.base import ApiContext, ApiHandler
 from kernelsvc.errors import FieldProblem, InvalidRequest, KernelsvcError
 from kernelsvc.sessions.files import Incoming
 
@@ -27,9 +27,9 @@ _WEEK = 7 * 24 * 3600
 class TransferHandler(ApiHandler):
     """Base of the handlers for files and archives; `begin` and `put` are theirs."""
 
-    def initialize(self, **arguments: Any) -> None:
+    def initialize(self, context: ApiContext) -> None:
         """Called by Tornado before everything else."""
-        super().initialize(**arguments)
+        super().initialize(context)
         self._incoming: Incoming[Any] | None = None
         self._refusal: KernelsvcError | OSError | None = None
         self._pending = bytearray()
