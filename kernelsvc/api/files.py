@@ -51,7 +51,7 @@ class FileHandler(TransferHandler):
         )
 
     async def put(self, session_id: str, path: str) -> None:
-        """Put a file in the place of another or none; 200 both times, as ERA's clients expect."""
+        """Put a file in the place of another or none: 200 for both, as ERA's clients expect."""
         self.answer(await self.received())
 
     async def delete(self, session_id: str, path: str) -> None:
