@@ -18,9 +18,9 @@ from jupyter_client.jsonutil import json_default
 from jupyter_client.session import orjson_packer
 from traitlets.config import Config
 
+from kernelsvc.kernel_host.imports import import_from_workspace
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
-from kernelsvc.kernel_host.packages import import_from_pythonpath
 from kernelsvc.kernel_host.streams import Output, install
 
 IOPUB_HIGH_WATER = 64
@@ -126,7 +126,6 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
 
     `announce` is called once the sockets are bound and requests can be sent.
     """
-    import_from_pythonpath()
     config = Config()
     config.IPKernelApp.log_level = logging.CRITICAL
     config.HistoryManager.enabled = False
@@ -135,6 +134,7 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
     asyncio.set_event_loop(loop)
     app = KernelApp.instance(connection_file=connection_file, config=config)
     app.initialize([])
+    import_from_workspace()
     announce()
     try:
         app.start()

@@ -168,7 +168,7 @@ class Launcher:
                 host = await KernelHost.spawn(
                     enclosure,
                     [sys.executable, *argv[1:]],
-                    environment,
+                    _inherited(),
                     egress.fd_for_inside if egress else None,
                 )
             except OSError as error:
@@ -224,12 +224,17 @@ class Launcher:
         self._context.destroy(linger=0)
 
 
+def _inherited() -> dict[str, str]:
+    """The host's environment, and what every kernel has too: an allow-list of the service's."""
+    path = {"PATH": os.pathsep.join(_PROGRAMS)}
+    return path | {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
 def _environment(enclosure: Enclosure) -> dict[str, str]:
-    """The kernel's environment: nothing of the service's but an allow-list."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    """The kernel's environment; it names places of the workspace, which the host must not heed."""
     packages = enclosure.workspace / PACKAGES
     return {
-        **inherited,
+        **_inherited(),
         "PATH": os.pathsep.join([str(packages / "bin"), *_PROGRAMS]),
         "HOME": str(enclosure.workspace),
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),

@@ -141,7 +141,7 @@ def _try_sandbox(isolation: Isolation) -> Finding:
             path.mkdir()
         # As root, what is tried as another user lies below a directory of root's.
         enclosure = isolation.enclose(place, DEFAULT_LIMITS)
-        program = [sys.executable, "-P", "-c", "import kernelsvc.kernel_host.wire"]
+        program = [sys.executable, "-s", "-P", "-c", "import kernelsvc.kernel_host.wire"]
         try:
             tried = subprocess.run(
                 [*enclosure.command, *program],

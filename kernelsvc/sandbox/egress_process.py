@@ -22,7 +22,7 @@ from typing import Self
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.sandbox.egress.policy import Policy
 
-ARGV = (sys.executable, "-P", "-m", "kernelsvc.sandbox.egress")
+ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.sandbox.egress")
 
 _SERVE_SECONDS = 30.0
 _EXIT_SECONDS = 5.0

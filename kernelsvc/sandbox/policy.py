@@ -1,6 +1,5 @@
 """What a sandbox shows and allows, as values."""
 
-import site
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,8 +40,6 @@ def python_environment() -> tuple[Path, ...]:
     wanted |= {Path(entry) for entry in sys.path if entry and Path(entry).is_dir()}
     # The interpreter may be reached by links that lead out of both prefixes.
     wanted |= {Path(sys.executable).resolve().parent.parent}
-    if site.ENABLE_USER_SITE:
-        wanted.add(Path(site.getusersitepackages()))
     package_parent = Path(kernelsvc.__file__).parents[1]
     shown = (
         path

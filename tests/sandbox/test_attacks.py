@@ -310,8 +310,12 @@ SABOTAGE = {
     "poisons_its_imports": (
         "import os\n"
         "os.makedirs('.packages', exist_ok=True)\n"
-        "for name in ('ipykernel', 'zmq', 'os', 'sitecustomize', 'usercustomize'):\n"
-        "    for place in ('.', '.packages'):\n"
+        "names = 'ipykernel zmq os pdb debugpy tornado sitecustomize usercustomize'.split()\n"
+        "user = '.local/lib/python%d.%d/site-packages' % __import__('sys').version_info[:2]\n"
+        "os.makedirs(user)\n"
+        "open(user + '/evil.pth', 'w').write('import os; os._exit(3)')\n"
+        "for name in names:\n"
+        "    for place in ('.', '.packages', user):\n"
         "        open(f'{place}/{name}.py', 'w').write('raise SystemExit(3)')\n"
         "os._exit(0)"),
 }  # fmt: skip
@@ -322,9 +326,11 @@ def test_code_that_sabotages_its_kernel_harms_only_itself(service, sabotage):
     service.create("attacker")
     service.run("attacker", SABOTAGE[sabotage], timeout=3)
     service.is_well()
-    assert service.http.post("/api/sessions/attacker/restart").status_code == 200
-    after = service.run("attacker", "6 * 7")
-    assert (after["exit_code"], after["text"]) == (0, "42"), after
+    for way_to_a_kernel in ("restart", "sleep"):
+        answer = service.http.post(f"/api/sessions/attacker/{way_to_a_kernel}")
+        assert answer.status_code == 200, answer.text
+        after = service.run("attacker", "6 * 7")
+        assert (after["exit_code"], after["text"]) == (0, "42"), after
     service.delete("attacker")
 
 

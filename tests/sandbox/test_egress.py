@@ -182,7 +182,7 @@ def test_a_sandbox_without_a_network_reaches_out_by_the_proxy_only(io_loop, netw
         egress = await Egress.spawn(Policy(), prefix=networks.in_host)
         sandbox = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
                    "--unshare-net", "--unshare-pid", "--die-with-parent", "--",
-                   sys.executable, "-P", "-m", "kernelsvc.kernel_host.egress",
+                   sys.executable, "-s", "-P", "-m", "kernelsvc.kernel_host.egress",
                    str(egress.fd_for_inside)]  # fmt: skip
         script = (
             f"curl -sS -m 20 {WEB}/echo; curl -sS -m 20 --noproxy '*' {WEB}/echo || echo curl: $?"

@@ -1,0 +1,47 @@
+"""What a kernel imports: by its host all that it needs, from the workspace only what is asked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_START_A_KERNEL = """
+import os, sys
+from kernelsvc.kernel_host import app, imports
+imports.preload()
+before = set(sys.modules)
+def announce():
+    open(sys.argv[2], "w").write(" ".join(sorted(set(sys.modules) - before)))
+    app.os_exit(0)
+app.run_kernel(sys.argv[1], announce)
+"""
+
+
+def test_a_kernel_that_starts_imports_nothing(tmp_path: Path) -> None:
+    connection = {
+        "transport": "ipc", "ip": str(tmp_path / "ipc"), "key": "k" * 32,
+        "signature_scheme": "hmac-sha256", "kernel_name": "",
+        **{f"{channel}_port": port for port, channel in enumerate(
+            ("shell", "iopub", "stdin", "control", "hb"), start=1)},
+    }  # fmt: skip
+    connection_file = tmp_path / "kernel.json"
+    connection_file.write_text(json.dumps(connection))
+    started = subprocess.run(
+        [sys.executable, "-s", "-P", "-c", _START_A_KERNEL, connection_file, tmp_path / "told"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        env={"IPYTHONDIR": str(tmp_path), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    assert (tmp_path / "told").read_text() == ""
+
+
+async def test_code_imports_the_modules_of_its_workspace(api):
+    await api.create("s")
+    await api.run("open('helper.py', 'w').write('answer = 42')")
+    assert (await api.run("import helper; helper.answer"))["text"] == "42"
+
+
+async def test_a_module_of_the_workspace_does_not_hide_the_standard_librarys(api):
+    await api.create("s")
+    await api.run("open('graphlib.py', 'w').write('raise RuntimeError')")
+    assert (await api.run("import graphlib; graphlib.CycleError.__name__"))["exit_code"] == 0
