@@ -42,11 +42,11 @@ class _Level:
     pending: list[bytes] = field(default_factory=list)
 
 
-def walk(top: int) -> Iterator[Entry]:
+def walk(top: int, *, unlock: bool = False) -> Iterator[Entry]:
     """Everything below the open directory `top`, directories before what is in them.
 
-    In no order, and without what cannot be read or is on another device. What comes, goes or moves
-    meanwhile may be missing.
+    In no order, and without what cannot be read or is on another device; with `unlock`, what cannot
+    be read is made readable. What comes, goes or moves meanwhile may be missing.
     """
     device = os.fstat(top).st_dev
     current = os.open(".", _LIST, dir_fd=top)
@@ -63,9 +63,8 @@ def walk(top: int) -> Iterator[Entry]:
                     current = above
                 continue
             name = levels[-1].pending.pop()
-            try:
-                below = open_beneath(current, name, _LIST)
-            except OSError:
+            below = _opened(current, name, unlock=unlock)
+            if below is None:
                 continue
             os.close(current)
             current = below
@@ -74,6 +73,13 @@ def walk(top: int) -> Iterator[Entry]:
             yield from _scan(current, level, device)
     finally:
         os.close(current)
+
+
+def _opened(current: int, name: bytes, *, unlock: bool) -> int | None:
+    try:
+        return open_beneath(current, name, _LIST)
+    except OSError:
+        return open_unlocked(current, name) if unlock else None
 
 
 def _scan(current: int, level: _Level, device: int) -> Iterator[Entry]:

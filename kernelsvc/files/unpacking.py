@@ -21,12 +21,12 @@ from typing import BinaryIO, Self
 
 from kernelsvc.errors import FieldProblem, InvalidRequest, shortened
 from kernelsvc.files.beneath import NotRegular, kind_of, open_beneath
+from kernelsvc.files.charge import LEAST_CHARGE, charge_of
 from kernelsvc.files.directory import Owner, give
 from kernelsvc.files.path import relative_path
 from kernelsvc.files.placing import make_directories
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.told import told
-from kernelsvc.files.workspace import LEAST_CHARGE, charge_of
 
 _PIECE = 256 * 1024
 # Far more than any real header; tarfile reads these into memory whole.

@@ -11,13 +11,14 @@ import threading
 
 from kernelsvc.errors import SessionNotFound
 from kernelsvc.files.beneath import directory_at
+from kernelsvc.files.charge import LEAST_CHARGE, charge_of
 from kernelsvc.files.contents import Precondition, place, size_of
 from kernelsvc.files.directory import give
 from kernelsvc.files.quota import Reservation, Space
 from kernelsvc.files.told import told
 from kernelsvc.files.tree import delete_tree
 from kernelsvc.files.unpacking import Unpacked, check_way, move_in, unpack
-from kernelsvc.files.workspace import LEAST_CHARGE, Workspaces, charge_of
+from kernelsvc.files.workspace import Workspaces
 from kernelsvc.models.file import ArchiveUnpacked, FileInfo
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

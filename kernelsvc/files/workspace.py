@@ -10,6 +10,7 @@ leaves nothing that could be taken for a workspace. The methods block and are ca
 """
 
 import contextlib
+import math
 import os
 import secrets
 import stat
@@ -20,12 +21,10 @@ from pathlib import Path
 import structlog
 
 from kernelsvc.files.beneath import directory_at, directory_by_path
+from kernelsvc.files.charge import charged
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
-
-# What an entry counts for at least: empty files and directories fill a disk, too.
-LEAST_CHARGE = 4096
 
 log = structlog.get_logger()
 
@@ -38,7 +37,7 @@ class Workspaces:
     """
 
     def __init__(self, root: Path, owner: Owner | None = None) -> None:
-        self._root = root
+        self.root = root
         self._trash = root.with_name(root.name + ".trash")
         self._staging = root.with_name(root.name + ".staging")
         self.owner = owner
@@ -50,9 +49,9 @@ class Workspaces:
 
     def open(self, session_ids: set[str]) -> None:
         """Make the directories, and clear away what belongs to no session."""
-        for directory in (self._root, self._trash, self._staging):
+        for directory in (self.root, self._trash, self._staging):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in os.listdir(self._root):
+        for name in os.listdir(self.root):
             if name not in session_ids:
                 self.remove(name)
         for directory in (self._trash, self._staging):
@@ -63,11 +62,11 @@ class Workspaces:
 
     def path(self, session_id: str) -> Path:
         """Where the session's files are: for whom it is shown to, not for opening anything."""
-        return self._root / session_id
+        return self.root / session_id
 
     def create(self, session_id: str) -> None:
         """Make an empty workspace; one that is there stays as it is."""
-        with _opened(self._root) as root:
+        with _opened(self.root) as root:
             ensure_directory(root, os.fsencode(session_id), self.owner)
 
     def remove(self, session_id: str) -> None:
@@ -76,7 +75,7 @@ class Workspaces:
         What cannot be deleted is logged. It is out of every session's sight.
         """
         name, doomed = os.fsencode(session_id), secrets.token_hex(8).encode()
-        with _opened(self._root) as root, _opened(self._trash) as trash:
+        with _opened(self.root) as root, _opened(self._trash) as trash:
             # A directory that its owner has locked could not be moved.
             if (found := open_unlocked(root, name)) is not None:
                 os.close(found)
@@ -98,7 +97,7 @@ class Workspaces:
     def directory(self, session_id: str) -> Iterator[int]:
         """The session's open workspace; raises OSError where there is none."""
         with (
-            _opened(self._root) as root,
+            _opened(self.root) as root,
             directory_at(root, os.fsencode(session_id)) as workspace,
         ):
             yield workspace
@@ -123,18 +122,11 @@ class Workspaces:
                     size += entry.status.st_size
         return count, size
 
-    def charged(self, session_id: str) -> int:
-        """The bytes that count against the session's limit: each entry's size, 4,096 at least."""
-        total = 0
+    def charged(self, session_id: str, enough: float = math.inf) -> int:
+        """The bytes that count against the session's limit; not all, where it is over `enough`."""
         with contextlib.suppress(OSError), self.directory(session_id) as workspace:
-            for entry in walk(workspace):
-                total += charge_of(entry.status.st_size)
-        return total
-
-
-def charge_of(size: int) -> int:
-    """What a file or directory of this size counts for."""
-    return max(size, LEAST_CHARGE)
+            return charged(workspace, enough)
+        return 0
 
 
 @contextmanager

@@ -159,6 +159,11 @@ class KernelHost:
             self._writer.write(wire.encode(command))
 
     @property
+    def pid(self) -> int:
+        """The process that everything in the enclosure descends from."""
+        return self._process.pid
+
+    @property
     def last_words(self) -> str:
         """The end of what the host wrote to stderr; says why a kernel would not start."""
         return b"".join(self._stderr)[-_STDERR_BYTES:].decode(errors="replace").strip()

@@ -28,6 +28,7 @@ from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.egress_process import Egress
 from kernelsvc.sandbox.isolation import Enclosure, Isolation
+from kernelsvc.sandbox.open_files import unnamed_bytes
 
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROGRAMS = (
@@ -113,6 +114,10 @@ class Seat:
     def is_usable(self) -> bool:
         """Whether a kernel can be started here."""
         return not self.host.closed.is_set() and not (self.egress and self.egress.ended.is_set())
+
+    def unnamed_bytes(self) -> int:
+        """What the code holds of deleted files on the workspace's file system; blocks."""
+        return unnamed_bytes(self.host.pid, self.place.workspace)
 
     async def close(self) -> None:
         """End the host and its kernel, and remove what was made for them."""

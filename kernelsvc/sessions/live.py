@@ -11,10 +11,9 @@ turn of a run that is going on: they reach it through its `StopSignal`.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -23,8 +22,9 @@ from kernelsvc.errors import QueueFull, SessionBusy, SessionNotFound, ShuttingDo
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
 from kernelsvc.kernels.languages import kernelspec_of
-from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.launch import Launcher, Seat
 from kernelsvc.models.event import Event
+from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
 from kernelsvc.outputs.collector import OutputCollector
@@ -34,11 +34,11 @@ from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.environment import run_environment
 from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
+from kernelsvc.sessions.turns import Turns
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
-
-T = TypeVar("T")
 
 _ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
@@ -70,14 +70,11 @@ class LiveSession:
         self.active_at = time.monotonic()
         self._record = record
         self._policy = parts.policy
-        self._workspaces = parts.workspaces
         self._sessions = parts.sessions
         self._runs = parts.runs
         self._on_idle = on_idle
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._current: StopSignal | None = None
         self._closed = False
         self._deleted = False
@@ -86,13 +83,15 @@ class LiveSession:
         owner = parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
+        limits = record.limits.over(parts.policy.limits)
+        self.room = Room(parts.workspaces, record.id, limits.disk)
         self._slot = KernelSlot(
             record.id,
             kernelspec=kernelspec_of(record.language),
             workspace=workspace,
-            limits=record.limits.over(parts.policy.limits),
+            limits=limits,
             internet=record.allow_internet_access,
-            ensure_workspace=partial(parts.workspaces.create, record.id),
+            prepare_workspace=self.room.prepare,
             launcher=parts.launcher,
             capacity=capacity,
             on_late=self._background.add,
@@ -127,7 +126,7 @@ class LiveSession:
     @property
     def is_busy(self) -> bool:
         """Whether a turn is being taken or waited for."""
-        return self._turn.locked() or self._waiting > 0 or self._queued > 0
+        return self._turns.is_busy or self._queued > 0
 
     @property
     def has_kernel(self) -> bool:
@@ -138,6 +137,16 @@ class LiveSession:
     def is_deleted(self) -> bool:
         """Whether the session is being deleted."""
         return self._deleted
+
+    @property
+    def limits(self) -> Limits:
+        """What its code may use."""
+        return self._slot.limits
+
+    @property
+    def seat(self) -> Seat | None:
+        """Where its kernel runs now; None where it has none."""
+        return self._slot.seat
 
     @property
     def sleep_after(self) -> float:
@@ -151,34 +160,20 @@ class LiveSession:
 
     # ---- turns
 
-    def _spawn(self, work: Awaitable[T]) -> asyncio.Task[T]:
-        """Do it in a task of this session's, which `close` waits for."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _check_open(self) -> None:
+        if self._deleted:
+            raise SessionNotFound(self._record.id)
+        if self._closed:
+            raise ShuttingDown
 
-    async def _take_turn(self, work: Callable[[], Awaitable[T]]) -> T:
-        self._waiting += 1
-        try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            if self._deleted:
-                raise SessionNotFound(self._record.id)
-            if self._closed:
-                raise ShuttingDown
-            return await work()
-        finally:
-            self.active_at = time.monotonic()
-            self._turn.release()
-            if not self.is_busy:
-                self._on_idle(self)
+    def _turn_ended(self) -> None:
+        self.active_at = time.monotonic()
+        if not self.is_busy:
+            self._on_idle(self)
 
     def begin_wake(self) -> asyncio.Task[None]:
         """Start a kernel in the background where there is none; a failure shows in `state`."""
-        task = self._spawn(self._take_turn(self._wake))
+        task = self._turns.begin(self._wake)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
@@ -202,7 +197,7 @@ class LiveSession:
             self._current.want(Stop.END)
             await asyncio.shield(self.begin_wake())
         else:
-            await asyncio.shield(self._spawn(self._take_turn(self._restart)))
+            await self._turns.do(self._restart)
 
     async def _restart(self) -> None:
         await self._slot.drop(self._policy.grace)
@@ -213,7 +208,7 @@ class LiveSession:
         """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
         if self._queued:
             raise SessionBusy(self._record.id)
-        await asyncio.shield(self._spawn(self._take_turn(self._fall_asleep)))
+        await self._turns.do(self._fall_asleep)
 
     async def _fall_asleep(self) -> None:
         if self._queued:
@@ -230,6 +225,10 @@ class LiveSession:
             await self._sessions.change(self._record.id, {"data": self._data.value})
             log.info("session_slept", session_id=self._record.id)
         await self._background.save()
+
+    def stop_for(self, exceeded: LimitExceeded) -> None:
+        """Kill the kernel, which has taken too much."""
+        self._slot.stop_for(exceeded)
 
     def _kernel_died(self, returncode: int) -> None:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
@@ -269,8 +268,7 @@ class LiveSession:
 
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._turns.finish()
 
     async def close(self, *, delete: bool = False) -> None:
         """End whatever is going on and free the kernel; nothing runs here afterwards.
@@ -294,16 +292,13 @@ class LiveSession:
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
-        if self._deleted:
-            raise SessionNotFound(self._record.id)
-        if self._closed:
-            raise ShuttingDown
+        self._check_open()
         if request.if_busy == "reject" and self._queued > 0:
             raise SessionBusy(self._record.id)
         if self._queued > self._policy.max_queued_runs:
             raise QueueFull(self._record.id, self._policy.max_queued_runs)
         self._queued += 1
-        task = self._spawn(self._take_turn(lambda: self._run(request)))
+        task = self._turns.begin(lambda: self._run(request))
         task.add_done_callback(self._run_left)
         return task
 
@@ -393,6 +388,6 @@ class LiveSession:
     async def _clear(self) -> None:
         """Begin afresh: an empty workspace, no kernel, no sandbox that has been used."""
         await self._slot.free()
-        await asyncio.to_thread(self._workspaces.renew, self._record.id)
+        await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
         self._lost = _NOT_PERSISTENT

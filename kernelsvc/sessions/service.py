@@ -29,6 +29,7 @@ from kernelsvc.models.session import (
 )
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.culler import Culler
+from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession, SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
@@ -55,6 +56,7 @@ class SessionService:
         self._capacity = Capacity(parts.policy.capacity, self._live.values)
         self._culler = Culler(self._live, self._capacity.relieve)
         self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
+        self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
 
     # ---- its own life
@@ -65,6 +67,7 @@ class SessionService:
         await asyncio.to_thread(self._workspaces.open, ids)
         self._quotas.open(await self._sessions.counts())
         self._culler.start()
+        self._disk.start()
 
     @property
     def is_closing(self) -> bool:
@@ -88,6 +91,7 @@ class SessionService:
         """End every kernel; what lasts is in the store and the workspaces."""
         self.refuse_new()
         await self._culler.stop()
+        await self._disk.stop()
         await self.files.close()
         await asyncio.gather(*(live.close() for live in self._live.values()))
         self._live.clear()
@@ -276,6 +280,7 @@ class SessionService:
         live = self._live[record.id] = LiveSession(
             record, self._parts, self._capacity, self._culler.reconsider
         )
+        self._disk.reconsider()
         return live
 
     async def _awake(self, caller: Caller, session_id: str) -> LiveSession:

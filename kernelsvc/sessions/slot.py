@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from kernelsvc.errors import KernelStartFailed
+from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
@@ -36,7 +36,7 @@ class KernelSlot:
         workspace: Path,
         limits: Limits,
         internet: bool,
-        ensure_workspace: Callable[[], None],
+        prepare_workspace: Callable[[], None],
         launcher: Launcher,
         capacity: Capacity,
         on_late: LateSink,
@@ -48,9 +48,9 @@ class KernelSlot:
         self._session_id = session_id
         self._kernelspec = kernelspec
         self._workspace = workspace
-        self._limits = limits
+        self.limits = limits
         self.internet = internet
-        self._ensure_workspace = ensure_workspace
+        self._prepare_workspace = prepare_workspace
         self._launcher = launcher
         self._capacity = capacity
         self._on_late = on_late
@@ -60,6 +60,7 @@ class KernelSlot:
         self._closed = False
         self._oom_kills = 0
         self._used_up = False
+        self._stopped_for: LimitExceeded | None = None
 
     async def ensure(self) -> Kernel:
         """A kernel that runs, started where there is none; raises KernelStartFailed."""
@@ -78,6 +79,9 @@ class KernelSlot:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 kernel = await self._start()
+            except WorkspaceFull as error:
+                self.failure = str(error)
+                raise
             except KernelStartFailed as error:
                 await self.free()
                 reason = str(error)
@@ -100,8 +104,8 @@ class KernelSlot:
         seat = self._seat
         if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
-        self._used_up = False
-        await asyncio.to_thread(self._ensure_workspace)
+        self._used_up, self._stopped_for = False, None
+        await asyncio.to_thread(self._prepare_workspace)
         if self._seat is None:
             self._seat = await self._take_seat()
         async with self._capacity.start():
@@ -114,24 +118,37 @@ class KernelSlot:
         await self._capacity.take()
         try:
             return await self._launcher.seat(
-                self._kernelspec, self._workspace, self._limits, internet=self.internet
+                self._kernelspec, self._workspace, self.limits, internet=self.internet
             )
         except BaseException:
             self._capacity.give_back()
             raise
+
+    @property
+    def seat(self) -> Seat | None:
+        """Where a kernel runs now; None where none does."""
+        return self._seat if self.kernel and not self.kernel.ended.is_set() else None
+
+    def stop_for(self, exceeded: LimitExceeded) -> None:
+        """Kill the kernel, which has taken too much; the next one gets a sandbox of its own."""
+        if self.kernel is not None:
+            self._used_up, self._stopped_for = True, exceeded
+            self.kernel.process.kill()
 
     def exceeded(self) -> LimitExceeded | None:
         """Which limit the kernel that has just ended was killed for; None where it was not."""
         kernel, seat = self.kernel, self._seat
         if kernel is None or seat is None or not kernel.ended.is_set():
             return None
+        if self._stopped_for is not None:
+            return self._stopped_for
         out_of_memory = seat.enclosure.oom_kills() > self._oom_kills
         if kernel.process.exited.result() != -signal.SIGKILL or not out_of_memory:
             return None
         # What else is in the sandbox, files in its /tmp too, may be what took the memory.
         self._used_up = True
-        assert self._limits.memory is not None
-        may_use = readable_size(self._limits.memory)
+        assert self.limits.memory is not None
+        may_use = readable_size(self.limits.memory)
         return LimitExceeded("OutOfMemory", f"the session ran out of memory: it may use {may_use}")
 
     async def _watch_for_death(self, kernel: Kernel) -> None:
