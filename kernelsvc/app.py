@@ -289,6 +289,7 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         max_data_bytes=settings.max_data_bytes,
         background_bytes=_BACKGROUND_BYTES,
         limits=settings.limits,
+        internet_by_default=settings.internet_by_default,
         max_sessions=settings.max_sessions,
         capacity=CapacityPolicy(
             settings.max_kernels, settings.max_starting, settings.min_free_memory

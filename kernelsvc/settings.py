@@ -140,6 +140,7 @@ class Settings(BaseSettings):
     sandbox_user: Annotated[int, Field(ge=1, lt=1 << 31)] = 60878
     sandbox_tmp_size: RequiredSize = 256 * 1024 * 1024
     sandbox_shm_size: RequiredSize = 64 * 1024 * 1024
+    internet_by_default: bool = False
     internet_domains: Names = ()
     internet_networks: Names = ()
     limits: Limits = DEFAULT_LIMITS

@@ -11,11 +11,16 @@ import httpx
 import psutil
 import pytest
 import structlog
+from hypothesis import settings as hypothesis_settings
 from tornado.ioloop import IOLoop
 
 from kernelsvc.app import Server, serving
 from kernelsvc.settings import Settings, load_settings
 from tests.support.api import Api
+
+# The same examples each time; `--hypothesis-profile default` looks for new ones.
+hypothesis_settings.register_profile("reproducible", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("reproducible")
 
 
 @pytest.fixture(autouse=True, scope="session")

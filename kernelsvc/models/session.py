@@ -47,7 +47,7 @@ class CreateSession(BaseModel):
     limits: SessionLimits = Limits()
     data: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
-    allowInternetAccess: StrictBool = False
+    allowInternetAccess: StrictBool | None = None
     allowPublicAccess: StrictBool = True
 
 
@@ -64,13 +64,13 @@ class PatchSession(BaseModel):
     allowInternetAccess: StrictBool | None = None
     allowPublicAccess: StrictBool | None = None
 
-    def changes(self) -> "dict[str, Any]":
+    def changes(self, *, internet_by_default: bool) -> "dict[str, Any]":
         """The record's fields that change, by name."""
         cleared: dict[str, Any] = {
             "on_timeout": OnTimeout.RESTART,
             "data": {},
             "metadata": {},
-            "allowInternetAccess": False,
+            "allowInternetAccess": internet_by_default,
             "allowPublicAccess": True,
         }
         changes: dict[str, Any] = {}

@@ -12,7 +12,8 @@ class SessionPolicy:
     """Times in seconds, sizes in bytes.
 
     `max_queued_runs` may wait in one session behind the one that executes. `background_bytes` of
-    what a run's threads print after its end are kept. `limits` hold for sessions that ask for none.
+    what a run's threads print after its end are kept. `limits` and
+    `internet_by_default` hold for sessions that say nothing of it.
     """
 
     default_timeout: float
@@ -23,6 +24,7 @@ class SessionPolicy:
     max_data_bytes: int
     background_bytes: int
     limits: Limits
+    internet_by_default: bool
     max_sessions: int
     capacity: CapacityPolicy
     grace: Grace

@@ -109,6 +109,7 @@ class SessionService:
             known = ", ".join(language_names())
             problem = f"{request.language!r} is not a language here; there are: {known}"
             raise InvalidRequest([FieldProblem("language", problem)])
+        internet = request.allowInternetAccess
         record = SessionRecord(
             id=request.session_id or "sess_" + secrets.token_hex(12),
             language=language.name,
@@ -121,7 +122,9 @@ class SessionService:
             limits=request.limits,
             data=request.data,
             metadata=request.metadata,
-            allow_internet_access=request.allowInternetAccess,
+            allow_internet_access=(
+                self._parts.policy.internet_by_default if internet is None else internet
+            ),
             allow_public_access=request.allowPublicAccess,
             owner=caller.owner,
         )
@@ -174,7 +177,7 @@ class SessionService:
     ) -> tuple[Session, str | None]:
         """Change settings, data or metadata; with what is to be said of when it applies."""
         live = await self._awake(caller, session_id)
-        changes = request.changes()
+        changes = request.changes(internet_by_default=self._parts.policy.internet_by_default)
         note = None
         new_access = changes.get("allow_internet_access")
         if new_access not in (None, live.record.allow_internet_access) and live.state != "sleeping":

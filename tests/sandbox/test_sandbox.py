@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kernelsvc.app import CannotStart, serving
@@ -13,6 +14,7 @@ from kernelsvc.sandbox import bwrap, doctor
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.doctor import Verdict
 from kernelsvc.sandbox.policy import SandboxPolicy
+from tests.support.api import Api
 
 WORKS_INSIDE = {
     "numpy": "import numpy; print(numpy.linalg.inv(numpy.eye(3)).sum())",
@@ -118,6 +120,21 @@ async def test_a_change_of_network_access_applies_with_the_next_kernel_and_says_
     await api.send("PATCH", "/api/sessions/s", {"allowInternetAccess": False})
     await api.send("POST", "/api/sessions/s/restart")
     assert (await api.run(look))["text"] == "False"
+
+
+async def test_the_configuration_says_what_holds_for_sessions_that_say_nothing_of_it(make_settings):
+    async with (
+        serving(make_settings(internet_by_default=True)) as service,
+        httpx.AsyncClient(base_url=service.url, timeout=60) as http,
+    ):
+        api = Api(http)
+        assert (await api.create())["allowInternetAccess"] is True
+        assert (await api.create("without", allowInternetAccess=False))[
+            "allowInternetAccess"
+        ] is False
+        for value, holds in ((False, False), (None, True)):
+            answer = await api.send("PATCH", "/api/sessions/s", {"allowInternetAccess": value})
+            assert answer.json["session"]["allowInternetAccess"] is holds
 
 
 def test_the_sandbox_is_what_it_was():

@@ -75,7 +75,7 @@ def test_a_session_request_is_valid_or_a_validation_error(body):
 
 def test_only_fields_that_were_given_change_and_null_clears():
     def changes(**fields):
-        return PatchSession.model_validate(fields).changes()
+        return PatchSession.model_validate(fields).changes(internet_by_default=False)
 
     assert changes() == {}
     assert changes(default_timeout=5, allowInternetAccess=True) == {
