@@ -98,8 +98,9 @@ ATTACKS = {
     "connect_to_an_abstract_socket": (
         "__import__('socket').socket(1).connect({abstract!r})", "ConnectionRefusedError"),
     "connect_to_another_kernels_socket": (
-        "__import__('socket').socket(1).connect({data!r} + '/../run')",
-        f"{MISSING}|{DENIED}|OSError"),
+        "__import__('socket').socket(1).connect({kernel_socket!r})", MISSING),
+    "look_for_another_kernels_socket": (
+        "len([n for n in os.listdir('/run/kernel') if '-ipc-' in n])", "returned 5"),
     "open_a_raw_socket": ("__import__('socket').socket(2, 3, 1)", DENIED),
     "open_a_packet_socket": ("__import__('socket').socket(17, 3, 768)", DENIED),
     "open_a_vm_socket": ("__import__('socket').socket(40, 1)", DENIED),
@@ -138,7 +139,17 @@ class Service:
             "pid": process.process.pid,
             "port": process.port,
             "abstract": abstract,
+            "kernel_socket": self.sockets_of_a_kernel(process)[0],
         }
+
+    @staticmethod
+    def sockets_of_a_kernel(process: ServiceProcess) -> list[str]:
+        """Where the only kernel there is yet listens; whoever may reach it, can connect."""
+        paths = [str(p) for p in Path(process.directory, "run").glob("*/host-*/*-ipc-*")]
+        for path in paths:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+        return paths
 
     def create(self, session_id: str, **fields: object) -> None:
         body = {"language": "python", "session_id": session_id, **fields}
