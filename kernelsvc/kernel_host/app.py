@@ -62,6 +62,9 @@ class KernelApp(IPKernelApp):
 
     kernel_class = Kernel
 
+    def parse_command_line(self, argv: Any = None) -> None:
+        """None: there is no command line, and to build a parser for one takes its time."""
+
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
 

@@ -5,6 +5,7 @@ session's code cannot write to; a forked kernel finds it there. Only a kernel th
 into the workspace: whatever lies there may break the session's own code, but never its kernel.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -37,7 +38,7 @@ _DEBUGGER = "debugpy"
 
 
 def preload() -> None:
-    """Import what a kernel imports while it starts.
+    """Import what a kernel imports while it starts; the pages of it that forks share stay shared.
 
     ipykernel's debugger is left without debugpy, some hundred modules that every kernel would load
     and none of our clients can reach; the session's code may still import it.
@@ -50,6 +51,10 @@ def preload() -> None:
             importlib.import_module("ipykernel.debugger")
         finally:
             del sys.modules[_DEBUGGER]
+    # Else a kernel's first collection writes to every object that it has of its host, and the
+    # system copies the page that it is on.
+    gc.collect()
+    gc.freeze()
 
 
 def import_from_workspace() -> None:
