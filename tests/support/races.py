@@ -1,6 +1,7 @@
 """Changing things under the service's hands, as fast as it goes."""
 
 import ctypes
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
+_OFTEN = 100
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -22,20 +24,22 @@ def exchange(one: Path, other: Path) -> None:
 @contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
     """Swap two names again and again, in a thread; fails where that has not gone on to the end."""
-    stop, swaps = threading.Event(), 0
+    stop, often = threading.Event(), threading.Event()
 
     def swap() -> None:
-        nonlocal swaps
-        while not stop.is_set():
+        for swaps in itertools.count():
+            if swaps == _OFTEN:
+                often.set()
+            if stop.is_set():
+                break
             exchange(one, other)
-            swaps += 1
 
     thread = threading.Thread(target=swap)
     thread.start()
     try:
         yield
+        assert often.wait(30), "the swapping has failed"
         assert thread.is_alive(), "the swapping has failed"
     finally:
         stop.set()
         thread.join()
-    assert swaps > 100
