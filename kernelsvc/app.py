@@ -25,7 +25,10 @@ from kernelsvc.api.routes import make_application
 from kernelsvc.errors import NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
-from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.kernels.languages import kernelspec_of, language_names
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.pool import Kind, Pool, PoolPolicy
+from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.models.fields import Bounds
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
@@ -114,8 +117,8 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         runs = RunStore(database, settings.keep_runs)
         policy = _policy(settings, settings.base_url or url)
 
-        parts = SessionParts(policy, launcher, workspaces, sessions, runs)
-
+        pool = _pool(settings, launcher, workspaces)
+        parts = SessionParts(policy, launcher, pool, workspaces, sessions, runs)
         service = SessionService(parts)
 
         async def check_ready() -> None:
@@ -234,6 +237,18 @@ def _isolate(settings: Settings, on_loopback: bool) -> Isolation:
         )
     log.warning("NO_SANDBOX", advice=_NO_SANDBOX, why=why)
     return examination.isolation
+
+
+def _pool(settings: Settings, launcher: Launcher, workspaces: Workspaces) -> Pool:
+    """The pool, which keeps a few kernels of each language for sessions that ask for nothing."""
+    usual = {kernelspec_of(name) for name in language_names()}
+    return Pool(
+        PoolPolicy(min(settings.pool_min, settings.pool_max), settings.pool_max, settings.pool_age),
+        launcher,
+        workspaces,
+        settings.limits,
+        frozenset(Kind(kernelspec, settings.internet_by_default) for kernelspec in usual),
+    )
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

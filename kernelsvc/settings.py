@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SecretStr,
     ValidationInfo,
@@ -131,6 +132,9 @@ class Settings(BaseSettings):
     max_sessions: PositiveInt = 10_000
     max_kernels: PositiveInt = 200
     max_starting: PositiveInt = 4
+    pool_min: NonNegativeInt = 1
+    pool_max: NonNegativeInt = 8
+    pool_age: Duration = 3600.0
     min_free_memory: RequiredSize = 256 * 1024 * 1024
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024

@@ -46,6 +46,9 @@ def make_settings(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
             "interrupt_grace": 2.0,
             "terminate_grace": 1.0,
             "drain_timeout": 5.0,
+            # Most tests have one session: a kernel that waits for another would be in vain.
+            "pool_min": 0,
+            "pool_max": 0,
         }
         return load_settings(**{**defaults, **changes})
 

@@ -6,7 +6,8 @@ root, as a directory and never through a link, and what the service prepares for
 new directory) is made in the staging directory, out of the code's reach, and then moved in.
 
 Removing is renaming first, into a directory that is emptied at start-up too: a crash half-way
-leaves nothing that could be taken for a workspace. The methods block and are called in a thread.
+leaves nothing that could be taken for a workspace. Spares are directories that sandboxes wait in
+until a session comes (see `handover`). The methods block and are called in a thread.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import structlog
 from kernelsvc.files.beneath import directory_at, directory_by_path
 from kernelsvc.files.charge import charged
 from kernelsvc.files.directory import Owner, ensure_directory
+from kernelsvc.files.handover import Gate, hand_over, take_back
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
 
@@ -40,6 +42,9 @@ class Workspaces:
         self.root = root
         self._trash = root.with_name(root.name + ".trash")
         self._staging = root.with_name(root.name + ".staging")
+        self._spares = root.with_name(root.name + ".spares")
+        self._joining = root.with_name(root.name + ".joining")
+        self._gate = Gate()
         self.owner = owner
 
     @property
@@ -49,16 +54,23 @@ class Workspaces:
 
     def open(self, session_ids: set[str]) -> None:
         """Make the directories, and clear away what belongs to no session."""
-        for directory in (self.root, self._trash, self._staging):
+        emptied = (self._trash, self._staging, self._spares)
+        for directory in (self.root, self._joining, *emptied):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in os.listdir(self.root):
             if name not in session_ids:
                 self.remove(name)
-        for directory in (self._trash, self._staging):
-            with _opened(directory) as left_over:
-                _tell(empty_directory(left_over), directory.name)
         for session_id in session_ids:
             self.create(session_id)
+        with _opened(self.root) as root, _opened(self._joining) as joining:
+            for name in os.listdir(joining):
+                if name in session_ids:
+                    take_back(root, os.fsencode(name), joining)
+                else:
+                    _tell(delete_tree(joining, os.fsencode(name)), name)
+        for directory in emptied:
+            with _opened(directory) as left_over:
+                _tell(empty_directory(left_over), directory.name)
 
     def path(self, session_id: str) -> Path:
         """Where the session's files are: for whom it is shown to, not for opening anything."""
@@ -97,10 +109,37 @@ class Workspaces:
     def directory(self, session_id: str) -> Iterator[int]:
         """The session's open workspace; raises OSError where there is none."""
         with (
+            self._gate.using(session_id),
             _opened(self.root) as root,
             directory_at(root, os.fsencode(session_id)) as workspace,
         ):
             yield workspace
+
+    def make_spare(self) -> Path:
+        """An empty directory that `hand_over` can make a session's."""
+        name = secrets.token_hex(8)
+        with _opened(self._spares) as spares:
+            ensure_directory(spares, os.fsencode(name), self.owner)
+        return self._spares / name
+
+    def drop_spare(self, spare: Path) -> None:
+        """Remove a spare that no session has taken; none is fine too."""
+        with _opened(self._spares) as spares:
+            _tell(delete_tree(spares, os.fsencode(spare.name)), spare.name)
+
+    def hand_over(self, session_id: str, spare: Path) -> None:
+        """Make a spare the session's workspace, with all files of the one before.
+
+        Nothing of the session's may run. Raises NotHandedOver; the workspace is then as it was.
+        """
+        with (
+            self._gate.alone(session_id),
+            _opened(self.root) as root,
+            _opened(self._spares) as spares,
+            _opened(self._joining) as joining,
+        ):
+            session = os.fsencode(session_id)
+            hand_over(root, session, spares, os.fsencode(spare.name), joining)
 
     @contextmanager
     def staging(self) -> Iterator[int]:

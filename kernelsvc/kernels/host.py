@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,9 +86,10 @@ class KernelHost:
         self._writer = writer
         self._numbers = itertools.count(1)
         self._kernels: dict[int, HostedKernel] = {}
-        self._stderr: deque[bytes] = deque(maxlen=2)
+        self._last_words = b""
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = asyncio.Event()
+        self._open_stderr()
 
     @classmethod
     async def spawn(
@@ -122,10 +122,7 @@ class KernelHost:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
         host = cls(process, writer)
-        host._tasks = [
-            asyncio.create_task(host._read_reports(reader)),
-            asyncio.create_task(host._read_stderr()),
-        ]
+        host._tasks = [asyncio.create_task(host._read_reports(reader))]
         return host
 
     def start_kernel(
@@ -166,7 +163,8 @@ class KernelHost:
     @property
     def last_words(self) -> str:
         """The end of what the host wrote to stderr; says why a kernel would not start."""
-        return b"".join(self._stderr)[-_STDERR_BYTES:].decode(errors="replace").strip()
+        self._read_stderr()
+        return self._last_words.decode(errors="replace").strip()
 
     async def _read_reports(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -185,17 +183,25 @@ class KernelHost:
             for kernel in self._kernels.values():
                 kernel.end(KILLED)
 
-    async def _read_stderr(self) -> None:
+    def _open_stderr(self) -> None:
         assert self._process.stderr is not None
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), self._process.stderr
-        )
-        try:
-            while chunk := await reader.read(_STDERR_BYTES):
-                self._stderr.append(chunk)
-        finally:
-            transport.close()
+        os.set_blocking(self._process.stderr.fileno(), False)
+        asyncio.get_running_loop().add_reader(self._process.stderr, self._read_stderr)
+
+    def _read_stderr(self) -> None:
+        """Take what is there by now; of all, the end is kept."""
+        stderr = self._process.stderr
+        if stderr is None or stderr.closed:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(stderr.fileno(), _STDERR_BYTES):
+                self._last_words = (self._last_words + chunk)[-_STDERR_BYTES:]
+            self._close_stderr()
+
+    def _close_stderr(self) -> None:
+        if self._process.stderr is not None and not self._process.stderr.closed:
+            asyncio.get_running_loop().remove_reader(self._process.stderr)
+            self._process.stderr.close()
 
     def kill(self) -> None:
         """SIGKILL the host itself, for one that does not answer; its kernel dies with it.
@@ -221,3 +227,4 @@ class KernelHost:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._close_stderr()

@@ -109,7 +109,10 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 class Kernel:
-    """A kernel process that takes execute requests, one at a time. Freed by `close`."""
+    """A kernel process that takes execute requests, one at a time. Freed by `close`.
+
+    `on_late` gets what comes for a run that has ended.
+    """
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class Kernel:
     ) -> None:
         self._manager = manager
         self.process = process
-        self._on_late = on_late
+        self.on_late = on_late
         self._context = context
         self._client: AsyncKernelClient
         self._execution: Execution | None = None
@@ -143,12 +146,17 @@ class Kernel:
             asyncio.create_task(self._read_shell()),
             asyncio.create_task(self._watch(monitor)),
         ]
-        while not self._heard.is_set():
-            message = self._client.session.msg("kernel_info_request", {})
-            self._client.control_channel.send(message)
-            await self._either(self._heard, _NUDGE_SECONDS)
+        while not await self.answers(_NUDGE_SECONDS):
             if self.ended.is_set():
                 raise KernelStartFailed(f"it ended with {self.process.exited.result()} at once")
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether it is heard of within that time when asked for something over control."""
+        self._heard.clear()
+        message = self._client.session.msg("kernel_info_request", {})
+        self._client.control_channel.send(message)
+        await self._either(self._heard, seconds)
+        return self._heard.is_set() and not self.ended.is_set()
 
     @property
     def _iopub(self) -> zmq.asyncio.Socket:
@@ -211,7 +219,7 @@ class Kernel:
         if execution and execution.request_id == request_id and not execution.released:
             execution.hear(event)
         else:
-            self._on_late(request_id, event)
+            self.on_late(request_id, event)
 
     async def _read_shell(self) -> None:
         socket = self._client.shell_channel.socket

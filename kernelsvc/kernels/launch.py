@@ -1,16 +1,13 @@
-"""Starting kernels: the runtime directory, the kernel's environment, the host and the manager."""
+"""Starting kernels: the kernel's environment, the host and the manager."""
 
 import asyncio
-import fcntl
 import itertools
 import os
-import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import KernelSpecs
 from kernelsvc.kernels.provisioner import HostProvisioner
+from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
@@ -38,65 +36,6 @@ _PROGRAMS = (
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 _IOPUB_HIGH_WATER = 64
-_LONGEST_IPC_PATH = 107
-_LOCK = "lock"
-
-
-class RuntimeDirectory:
-    """Where the sockets of this service's kernels are; short, private, gone with the service.
-
-    Each service has a directory of its own below `base` and holds a lock in it. One whose lock is
-    free belonged to a service that ended without cleaning up: its kernels ended with it (their
-    hosts saw it hang up), and `open` removes what is left.
-    """
-
-    def __init__(self, base: Path | None) -> None:
-        self._base = base or Path(tempfile.gettempdir()) / f"kernelsvc-{os.getuid()}"
-        self._lock: int | None = None
-        self.path = self._base / secrets.token_hex(4)
-
-    def open(self) -> None:
-        """Make the directory; raises OSError where `base` is somebody else's."""
-        self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(self._base)
-        if found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise PermissionError(f"{self._base} must belong to this user alone (mode 700)")
-        # Between making a directory and locking it, it looks abandoned: one service at a time.
-        opening = os.open(self._base / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(opening, fcntl.LOCK_EX)
-            for entry in os.scandir(self._base):
-                if entry.is_dir() and (lock := _lock(Path(entry.path, _LOCK))) is not None:
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                    os.close(lock)
-            self.path.mkdir(mode=0o700)
-            self._lock = _lock(self.path / _LOCK)
-        finally:
-            os.close(opening)
-        if len(str(self.path)) + len("/host-99999/99999-ipc-5") > _LONGEST_IPC_PATH:
-            self.close()
-            raise OSError(f"runtime_dir {self._base} is too long a path for sockets")
-
-    def close(self) -> None:
-        """Remove the directory."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-
-def _lock(path: Path) -> int | None:
-    """An open descriptor that holds the lock, or None where another process does."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
 
 
 @dataclass
@@ -107,8 +46,13 @@ class Seat:
     place: Place
     enclosure: Enclosure
     environment: Mapping[str, str]
+    limits: Limits
     internet: bool
     egress: Egress | None
+
+    def has_moved(self, workspace: Path) -> None:
+        """The directory that is its workspace is at this path now."""
+        self.place = replace(self.place, workspace=workspace)
 
     @property
     def is_usable(self) -> bool:
@@ -150,12 +94,27 @@ class Launcher:
         self._context.setsockopt(zmq.RCVHWM, _IOPUB_HIGH_WATER)
         self._specs = KernelSpecs()
 
+    @property
+    def can_prepare(self) -> bool:
+        """Whether a seat may be started before it is known whose it will be.
+
+        Only in a sandbox is every workspace at the same path.
+        """
+        return self._isolation.is_sandbox
+
     async def seat(
-        self, kernelspec: str, workspace: Path, limits: Limits, *, internet: bool = False
+        self,
+        kernelspec: str,
+        workspace: Path,
+        limits: Limits,
+        *,
+        internet: bool = False,
+        held_back: bool = False,
     ) -> Seat:
         """Start a host for kernels of that kernelspec; raises KernelStartFailed.
 
-        With `internet`, a proxy is started with it, which is its way out.
+        With `internet`, a proxy is started with it, which is its way out. What is `held_back` lets
+        others have the processors first.
         """
         place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
         argv = self._specs.get_kernel_spec(kernelspec).argv
@@ -165,6 +124,8 @@ class Launcher:
                 enclosure = await asyncio.to_thread(self._enclose, place, limits)
                 undo.callback(enclosure.close)
                 undo.callback(enclosure.started)
+                if held_back:
+                    enclosure.hold_back(True)
                 egress = None
                 if internet and self._isolation.is_sandbox:
                     egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
@@ -182,7 +143,17 @@ class Launcher:
         enclosure.started()
         if egress is not None:
             egress.release_inside()
-        return Seat(host, place, enclosure, environment, internet, egress)
+        return Seat(host, place, enclosure, environment, limits, internet, egress)
+
+    def limit(self, seat: Seat, limits: Limits) -> None:
+        """Set what may be used there; blocks for a moment.
+
+        What holds for each process holds for those of kernels that start from now on. Raises
+        OSError where there is more in the sandbox than the limits allow.
+        """
+        if limits != seat.limits:
+            seat.enclosure = self._isolation.limited(seat.enclosure, limits)
+            seat.limits = limits
 
     def _enclose(self, place: Place, limits: Limits) -> Enclosure:
         place.runtime.mkdir(mode=0o700)
@@ -190,13 +161,14 @@ class Launcher:
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
-        connection_file = seat.place.runtime / f"{next(self._numbers)}.json"
+        name = str(next(self._numbers))
         manager = AsyncKernelManager(
             kernel_name=kernelspec,
             kernel_spec_manager=self._specs,
-            connection_file=str(connection_file),
+            # The manager's own; what the kernel reads is written inside, by its host.
+            connection_file=str(self._runtime.path / f"{name}.json"),
             transport="ipc",
-            ip=str(connection_file.with_suffix("")) + "-ipc",
+            ip=str(seat.place.runtime / f"{name}-ipc"),
             context=self._context,
         )
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):

@@ -25,6 +25,9 @@ _ROOT = Path("/sys/fs/cgroup")
 _PREFIX = "kernelsvc-"
 _PERIOD_US = 100_000
 _SHORTEST_QUOTA_US = 1_000
+_UNLIMITED = -1
+_HELD_BACK = 32
+"""So much smaller is the share of the processors of a group that is held back."""
 _REMOVE_SECONDS = 5.0
 _V1_CONTROLLERS = ("memory", "pids", "cpu")
 _ENTER = 'for group in "$1" "$2" "$3"; do [ -z "$group" ] || echo $$ > "$group" || exit 125; done; '
@@ -36,8 +39,16 @@ class Hierarchy(Protocol):
 
     description: str
 
-    def create(self, name: str, limits: Limits) -> tuple[Path, ...]:
-        """Make a group with these limits; its directories. Raises OSError."""
+    def create(self, name: str) -> tuple[Path, ...]:
+        """Make a group without limits; its directories. Raises OSError."""
+        ...
+
+    def limit(self, directories: tuple[Path, ...], limits: Limits) -> None:
+        """Set what the group may use; raises OSError where it uses more already."""
+        ...
+
+    def hold_back(self, directories: tuple[Path, ...], held: bool) -> None:
+        """Give the group a small share of the processors where others want them, or a whole one."""
         ...
 
     def oom_kills(self, directories: tuple[Path, ...]) -> int:
@@ -51,7 +62,7 @@ class Hierarchy(Protocol):
 
 @dataclass(frozen=True)
 class Cgroup:
-    """One sandbox's group; made by `open_cgroup`, freed by `remove`."""
+    """One sandbox's group; freed by `remove`."""
 
     hierarchy: Hierarchy
     directories: tuple[Path, ...]
@@ -60,6 +71,14 @@ class Cgroup:
         """The beginning of a command line whose program starts inside the group."""
         files = [str(directory / "cgroup.procs") for directory in self.directories]
         return ["/bin/sh", "-c", _ENTER, "sh", *[*files, "", "", ""][:3]]
+
+    def limit(self, limits: Limits) -> None:
+        """Set what its processes may use together; raises OSError where they use more already."""
+        self.hierarchy.limit(self.directories, limits)
+
+    def hold_back(self, held: bool) -> None:
+        """Let others have the processors first, or no more; raises OSError."""
+        self.hierarchy.hold_back(self.directories, held)
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed because memory ran out."""
@@ -98,8 +117,18 @@ def _write(path: Path, value: int | str) -> None:
     path.write_text(str(value))
 
 
-def _quota_us(cores: float) -> int:
-    return max(_SHORTEST_QUOTA_US, int(cores * _PERIOD_US))
+def _quota_us(limits: Limits) -> int | None:
+    if limits.cpu is None or limits.cpu >= (os.cpu_count() or 1):
+        return None
+    return max(_SHORTEST_QUOTA_US, int(limits.cpu * _PERIOD_US))
+
+
+def _pids(limits: Limits) -> int | str:
+    return "max" if limits.processes is None else limits.processes + _OVERHEAD
+
+
+def _or(value: int | None, unlimited: int | str) -> int | str:
+    return unlimited if value is None else value
 
 
 def _counter(path: Path, name: str) -> int:
@@ -120,23 +149,32 @@ class V1:
         for parent in self._parents.values():
             parent.mkdir()
 
-    def create(self, name: str, limits: Limits) -> tuple[Path, ...]:
+    def create(self, name: str) -> tuple[Path, ...]:
         """A group in each hierarchy."""
         directories = tuple(parent / name for parent in self._parents.values())
         for directory in directories:
             directory.mkdir()
-        if limits.memory is not None:
-            memory = self._parents["memory"] / name
-            _write(memory / "memory.limit_in_bytes", limits.memory)
-            if (swap := memory / "memory.memsw.limit_in_bytes").exists():
-                _write(swap, limits.memory)
-        if limits.processes is not None:
-            _write(self._parents["pids"] / name / "pids.max", limits.processes + _OVERHEAD)
-        if limits.cpu is not None and limits.cpu < (os.cpu_count() or 1):
-            cpu = self._parents["cpu"] / name
-            _write(cpu / "cpu.cfs_period_us", _PERIOD_US)
-            _write(cpu / "cpu.cfs_quota_us", _quota_us(limits.cpu))
         return directories
+
+    def limit(self, directories: tuple[Path, ...], limits: Limits) -> None:
+        """In each the limits that are its own."""
+        groups = dict(zip(self._parents, directories, strict=True))
+        memory, cpu = groups["memory"], groups["cpu"]
+        # With swap it may never be less than without.
+        swap = memory / "memory.memsw.limit_in_bytes"
+        if swap.exists():
+            _write(swap, _UNLIMITED)
+        _write(memory / "memory.limit_in_bytes", _or(limits.memory, _UNLIMITED))
+        if swap.exists() and limits.memory is not None:
+            _write(swap, limits.memory)
+        _write(groups["pids"] / "pids.max", _pids(limits))
+        _write(cpu / "cpu.cfs_period_us", _PERIOD_US)
+        _write(cpu / "cpu.cfs_quota_us", _or(_quota_us(limits), _UNLIMITED))
+
+    def hold_back(self, directories: tuple[Path, ...], held: bool) -> None:
+        """By its shares, of which a group has 1024 unless told."""
+        cpu = dict(zip(self._parents, directories, strict=True))["cpu"]
+        _write(cpu / "cpu.shares", 1024 // _HELD_BACK if held else 1024)
 
     def oom_kills(self, directories: tuple[Path, ...]) -> int:
         """As the memory controller counts them."""
@@ -156,19 +194,24 @@ class V2:
         self._parent = parent
         self.description = "control groups, version 2"
 
-    def create(self, name: str, limits: Limits) -> tuple[Path, ...]:
+    def create(self, name: str) -> tuple[Path, ...]:
         """One group."""
         directory = self._parent / f"{_PREFIX}{os.getpid()}-{name}"
         directory.mkdir()
-        if limits.memory is not None:
-            _write(directory / "memory.max", limits.memory)
-            if (swap := directory / "memory.swap.max").exists():
-                _write(swap, 0)
-        if limits.processes is not None:
-            _write(directory / "pids.max", limits.processes + _OVERHEAD)
-        if limits.cpu is not None and limits.cpu < (os.cpu_count() or 1):
-            _write(directory / "cpu.max", f"{_quota_us(limits.cpu)} {_PERIOD_US}")
         return (directory,)
+
+    def limit(self, directories: tuple[Path, ...], limits: Limits) -> None:
+        """All in the one group."""
+        (directory,) = directories
+        if (swap := directory / "memory.swap.max").exists():
+            _write(swap, 0 if limits.memory is not None else "max")
+        _write(directory / "memory.max", _or(limits.memory, "max"))
+        _write(directory / "pids.max", _pids(limits))
+        _write(directory / "cpu.max", f"{_or(_quota_us(limits), 'max')} {_PERIOD_US}")
+
+    def hold_back(self, directories: tuple[Path, ...], held: bool) -> None:
+        """By its weight, which is 100 unless told."""
+        _write(directories[0] / "cpu.weight", 100 // _HELD_BACK if held else 100)
 
     def oom_kills(self, directories: tuple[Path, ...]) -> int:
         """As the group counts them."""

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernelsvc.models.limits import Limits
@@ -41,6 +41,12 @@ class Enclosure:
     def oom_kills(self) -> int:
         """How many processes in it the kernel has killed because memory ran out, where it tells."""
         return self.cgroup.oom_kills() if self.cgroup else 0
+
+    def hold_back(self, held: bool) -> None:
+        """Let others have the processors first, or no more, where there is a group to say it of."""
+        if self.cgroup is not None:
+            with contextlib.suppress(OSError):
+                self.cgroup.hold_back(held)
 
     def close(self) -> None:
         """Free the limits' group; everything inside has ended. Blocks."""
@@ -81,7 +87,12 @@ class Isolation:
         cgroup = None
         if self.cgroups is not None:
             name = f"host-{next(self._numbers)}"
-            cgroup = Cgroup(self.cgroups, self.cgroups.create(name, limits))
+            cgroup = Cgroup(self.cgroups, self.cgroups.create(name))
+            try:
+                cgroup.limit(limits)
+            except OSError:
+                cgroup.remove()
+                raise
         enter = cgroup.enter_command() if cgroup else []
         rlimits = self._rlimits(limits)
         if self.policy is None:
@@ -98,6 +109,16 @@ class Isolation:
             fds=(seccomp_fd,),
             cgroup=cgroup,
         )
+
+    def limited(self, enclosure: Enclosure, limits: Limits) -> Enclosure:
+        """The same sandbox under other limits; blocks for a moment.
+
+        Those of a single process hold for processes that start from now on. Raises OSError where
+        there is more in it than the limits allow.
+        """
+        if enclosure.cgroup is not None:
+            enclosure.cgroup.limit(limits)
+        return replace(enclosure, rlimits=self._rlimits(limits))
 
     def _rlimits(self, limits: Limits) -> Rlimits:
         """The limits that each process has, besides or instead of those of the group."""

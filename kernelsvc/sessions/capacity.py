@@ -1,8 +1,8 @@
 """How many sandboxes there may be at once, and whose goes when another is needed.
 
 A sandbox is counted from before it is started until it is freed. Where all are taken, or the
-machine's memory runs short, the session that has been idle for longest is put to sleep first; where
-every one is at work, the newcomer is refused, at once.
+machine's memory runs short, those go first that wait for no session yet, then the session that has
+been idle for longest is put to sleep; where every one is at work, the newcomer is refused, at once.
 """
 
 import asyncio
@@ -44,6 +44,19 @@ class Idler(Protocol):
         ...
 
 
+class Reserve(Protocol):
+    """Sandboxes that wait for sessions to come."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    async def shrink(self) -> bool:
+        """End one; whether there was one."""
+        ...
+
+
 @dataclass(frozen=True)
 class CapacityPolicy:
     """`min_free_memory` is in bytes of what the machine has available."""
@@ -54,24 +67,29 @@ class CapacityPolicy:
 
 
 class Capacity:
-    """Counts sandboxes. `idlers` are the sessions that are awake."""
+    """Counts sandboxes. `idlers` are the sessions that are awake, `reserve` those that wait."""
 
     def __init__(
         self,
         policy: CapacityPolicy,
         idlers: Callable[[], Iterable[Idler]],
+        reserve: Reserve,
         free_memory: Callable[[], int] | None = None,
     ) -> None:
         self._policy = policy
         self._idlers = idlers
+        self._reserve = reserve
         self._free_memory = free_memory or available_memory
         self._taken = 0
         self._starting = asyncio.Semaphore(policy.max_starting)
+        self._starts = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     async def take(self) -> None:
         """Count one more sandbox, making room for it where need be; raises NoCapacity."""
-        while self._taken >= self._policy.max_kernels or self._is_short_of_memory():
-            if not await self._put_idlest_to_sleep():
+        while self._is_full() or self._is_short_of_memory():
+            if not await self._reserve.shrink() and not await self._put_idlest_to_sleep():
                 if self._taken >= self._policy.max_kernels:
                     raise NoCapacity(f"all {self._policy.max_kernels} kernels are at work")
                 raise NoCapacity("this machine's memory runs short")
@@ -84,16 +102,36 @@ class Capacity:
     @asynccontextmanager
     async def start(self) -> AsyncIterator[None]:
         """Wait for a turn to start a kernel: so many start at once, in order of arrival."""
-        async with self._starting:
-            yield
+        self._starts += 1
+        self._calm.clear()
+        try:
+            async with self._starting:
+                yield
+        finally:
+            self._starts -= 1
+            if not self._starts:
+                self._calm.set()
+
+    async def may_prepare(self) -> bool:
+        """Return when no session waits for a kernel to start; whether one may be kept in reserve.
+
+        There is to be twice as much memory left as must be: else it would soon have to go again.
+        """
+        await self._calm.wait()
+        return not self._is_full() and not self._is_short_of_memory(2)
 
     async def relieve(self) -> None:
-        """Put sessions to sleep for as long as memory runs short and one is idle."""
-        while self._is_short_of_memory() and await self._put_idlest_to_sleep():
+        """For as long as memory runs short: end what is in reserve, put idle sessions to sleep."""
+        while self._is_short_of_memory() and (
+            await self._reserve.shrink() or await self._put_idlest_to_sleep()
+        ):
             pass
 
-    def _is_short_of_memory(self) -> bool:
-        return self._free_memory() < self._policy.min_free_memory
+    def _is_full(self) -> bool:
+        return self._taken + self._reserve.size >= self._policy.max_kernels
+
+    def _is_short_of_memory(self, times: int = 1) -> bool:
+        return self._free_memory() < times * self._policy.min_free_memory
 
     async def _put_idlest_to_sleep(self) -> bool:
         """Whether there was one."""

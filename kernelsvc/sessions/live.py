@@ -23,6 +23,7 @@ from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.pool import Pool
 from kernelsvc.models.event import Event
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
@@ -52,6 +53,7 @@ class SessionParts:
 
     policy: SessionPolicy
     launcher: Launcher
+    pool: Pool
     workspaces: Workspaces
     sessions: SessionStore
     runs: RunStore
@@ -88,11 +90,11 @@ class LiveSession:
         self._slot = KernelSlot(
             record.id,
             kernelspec=kernelspec_of(record.language),
-            workspace=workspace,
+            room=self.room,
             limits=limits,
             internet=record.allow_internet_access,
-            prepare_workspace=self.room.prepare,
             launcher=parts.launcher,
+            pool=parts.pool,
             capacity=capacity,
             on_late=self._background.add,
             on_death=self._kernel_died,

@@ -1,6 +1,7 @@
 """The workspace of a session that is awake, and the room that it may take."""
 
 import math
+from pathlib import Path
 from typing import Final
 
 from kernelsvc.errors import WorkspaceFull
@@ -19,6 +20,7 @@ class Room:
     """
 
     def __init__(self, workspaces: Workspaces, session_id: str, limit: int | None) -> None:
+        self.path = workspaces.path(session_id)
         self._workspaces = workspaces
         self._session_id = session_id
         self._limit = math.inf if limit is None else limit
@@ -32,6 +34,10 @@ class Room:
         if used > most:
             raise WorkspaceFull(int(self._limit), used)
         self.ceiling = max(self._limit, min(used + _SLACK, most))
+
+    def move_to(self, spare: Path) -> None:
+        """Make an empty directory the workspace, with all its files; raises NotHandedOver."""
+        self._workspaces.hand_over(self._session_id, spare)
 
     def renew(self) -> None:
         """Empty it."""

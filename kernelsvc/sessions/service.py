@@ -53,7 +53,8 @@ class SessionService:
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
-        self._capacity = Capacity(parts.policy.capacity, self._live.values)
+        self._pool = parts.pool
+        self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
         self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
@@ -68,6 +69,7 @@ class SessionService:
         self._quotas.open(await self._sessions.counts())
         self._culler.start()
         self._disk.start()
+        self._pool.start(self._capacity.may_prepare)
 
     @property
     def is_closing(self) -> bool:
@@ -93,7 +95,7 @@ class SessionService:
         await self._culler.stop()
         await self._disk.stop()
         await self.files.close()
-        await asyncio.gather(*(live.close() for live in self._live.values()))
+        await asyncio.gather(self._pool.stop(), *(live.close() for live in self._live.values()))
         self._live.clear()
 
     # ---- sessions

@@ -3,16 +3,18 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
+from kernelsvc.files.handover import NotHandedOver
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.pool import Kind, Pool
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.room import Room
 
 _ATTEMPTS = 3
 _AT_ONCE = Grace(0, 0)
@@ -33,11 +35,11 @@ class KernelSlot:
         session_id: str,
         *,
         kernelspec: str,
-        workspace: Path,
+        room: Room,
         limits: Limits,
         internet: bool,
-        prepare_workspace: Callable[[], None],
         launcher: Launcher,
+        pool: Pool,
         capacity: Capacity,
         on_late: LateSink,
         on_death: Callable[[int], None],
@@ -47,11 +49,11 @@ class KernelSlot:
         self.failure: str | None = None
         self._session_id = session_id
         self._kernelspec = kernelspec
-        self._workspace = workspace
+        self._room = room
         self.limits = limits
         self.internet = internet
-        self._prepare_workspace = prepare_workspace
         self._launcher = launcher
+        self._pool = pool
         self._capacity = capacity
         self._on_late = on_late
         self._on_death = on_death
@@ -105,24 +107,66 @@ class KernelSlot:
         if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
         self._used_up, self._stopped_for = False, None
-        await asyncio.to_thread(self._prepare_workspace)
+        await asyncio.to_thread(self._room.prepare)
+        kernel = None
         if self._seat is None:
-            self._seat = await self._take_seat()
-        async with self._capacity.start():
-            kernel = await self._launcher.start(self._seat, self._kernelspec, self._on_late)
+            how, kernel = "claimed", await self._claim()
+        if kernel is None:
+            how = "started" if self._seat is None else "forked"
+            kernel = await self._start_own()
+        assert self._seat is not None
         self._oom_kills = self._seat.enclosure.oom_kills()
-        log.info("kernel_started", session_id=self._session_id, pid=kernel.process.pid)
+        pid = kernel.process.pid
+        log.info("kernel_started", session_id=self._session_id, pid=pid, how=how)
         return kernel
 
-    async def _take_seat(self) -> Seat:
-        await self._capacity.take()
+    async def _claim(self) -> Kernel | None:
+        """The kernel of a member of the pool, with its seat; None where none can be had."""
+        member = await self._pool.take(Kind(self._kernelspec, self.internet))
+        if member is None:
+            return None
+        seat, rlimits = member.seat, member.seat.enclosure.rlimits
         try:
-            return await self._launcher.seat(
-                self._kernelspec, self._workspace, self.limits, internet=self.internet
-            )
-        except BaseException:
-            self._capacity.give_back()
-            raise
+            await self._capacity.take()
+            try:
+                await asyncio.to_thread(self._move_to, seat)
+            except BaseException:
+                self._capacity.give_back()
+                raise
+        except BaseException as error:
+            self._pool.discard(member)
+            if not isinstance(error, NotHandedOver | OSError):
+                raise
+            log.info("pool_member_refused", session_id=self._session_id, reason=str(error))
+            return None
+        self._seat = seat
+        if seat.enclosure.rlimits == rlimits:
+            member.kernel.on_late = self._on_late
+            return member.kernel
+        # A process never gets back what it has been limited to.
+        await member.kernel.close()
+        return await self._launcher.start(seat, self._kernelspec, self._on_late)
+
+    def _move_to(self, seat: Seat) -> None:
+        self._launcher.limit(seat, self.limits)
+        self._room.move_to(seat.place.workspace)
+        seat.has_moved(self._room.path)
+
+    async def _start_own(self) -> Kernel:
+        """A kernel on the session's seat, which is started, too, where there is none."""
+        needs_seat = self._seat is None
+        if needs_seat:
+            await self._capacity.take()
+        try:
+            async with self._capacity.start():
+                if self._seat is None:
+                    self._seat = await self._launcher.seat(
+                        self._kernelspec, self._room.path, self.limits, internet=self.internet
+                    )
+                return await self._launcher.start(self._seat, self._kernelspec, self._on_late)
+        finally:
+            if needs_seat and self._seat is None:
+                self._capacity.give_back()
 
     @property
     def seat(self) -> Seat | None:

@@ -21,7 +21,8 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import start_new_async_kernel
 
 from kernelsvc.kernels.languages import kernelspec_of
-from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.isolation import Isolation
 from tests.support.process import ServiceProcess

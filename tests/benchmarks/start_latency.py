@@ -14,7 +14,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from kernelsvc.kernels.languages import kernelspec_of
-from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.models.limits import DEFAULT_LIMITS
 from kernelsvc.sandbox.doctor import SandboxOptions, examine
 from kernelsvc.sandbox.isolation import Isolation

@@ -16,8 +16,9 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
-from kernelsvc.kernels.launch import Launcher, RuntimeDirectory
+from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.provisioner import HostProvisioner
+from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.isolation import Isolation

@@ -105,6 +105,16 @@ class Idler:
         self.on_sleep()
 
 
+class Reserve:
+    def __init__(self, size):
+        self.size = size
+
+    async def shrink(self):
+        had_one = self.size > 0
+        self.size -= had_one
+        return had_one
+
+
 async def test_memory_is_relieved_by_the_idlest_first_and_no_more_than_needed():
     idlers = [Idler(3), Idler(1), Idler(2), Idler(0, busy=True)]
     free = [100]
@@ -115,5 +125,37 @@ async def test_memory_is_relieved_by_the_idlest_first_and_no_more_than_needed():
     for idler in idlers:
         idler.on_sleep = freed
     policy = CapacityPolicy(max_kernels=10, max_starting=1, min_free_memory=250)
-    await Capacity(policy, lambda: idlers, lambda: free[0]).relieve()
+    await Capacity(policy, lambda: idlers, Reserve(0), lambda: free[0]).relieve()
     assert [idler.has_kernel for idler in idlers] == [True, False, False, True]
+
+
+async def test_what_waits_in_reserve_goes_before_a_session_is_put_to_sleep():
+    idlers, reserve = [Idler(1), Idler(2)], Reserve(2)
+    capacity = Capacity(CapacityPolicy(4, 1, 0), lambda: idlers, reserve)
+    for idler in idlers:
+        idler.on_sleep = capacity.give_back
+    for left in (2, 2, 1, 0):
+        await capacity.take()
+        assert reserve.size == left
+    assert not await capacity.may_prepare()
+    assert [idler.has_kernel for idler in idlers] == [True, True]
+    await capacity.take()
+    assert [idler.has_kernel for idler in idlers] == [False, True]
+
+
+async def test_nothing_is_prepared_where_memory_is_about_to_run_short():
+    free = [700]
+    policy = CapacityPolicy(max_kernels=4, max_starting=1, min_free_memory=400)
+    capacity = Capacity(policy, list, Reserve(0), lambda: free[0])
+    assert not await capacity.may_prepare()
+    free[0] = 800
+    assert await capacity.may_prepare()
+
+
+async def test_nothing_is_prepared_while_a_session_waits_for_its_kernel():
+    capacity = Capacity(CapacityPolicy(4, 1, 0), list, Reserve(0))
+    async with capacity.start():
+        prepares = asyncio.ensure_future(capacity.may_prepare())
+        done, _ = await asyncio.wait([prepares], timeout=0.05)
+        assert not done
+    assert await prepares

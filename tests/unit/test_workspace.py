@@ -1,9 +1,11 @@
 """Workspaces: made, measured, removed; what belongs to nobody is cleared away."""
 
 import os
+import threading
 
 import pytest
 
+from kernelsvc.files.handover import MOST_ENTRIES, Gate, NotHandedOver
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.workspace import Workspaces
 
@@ -138,3 +140,86 @@ def test_usage_of_a_data_file_that_is_a_directory_counts_what_is_in_it(workspace
     (workspaces.path("s") / DATA_FILE).mkdir()
     (workspaces.path("s") / DATA_FILE / "file").write_bytes(b"x" * 3)
     assert workspaces.usage("s") == (1, 3)
+
+
+def test_a_spare_that_is_handed_over_has_all_the_files_and_the_workspace_s_name(workspaces):
+    workspaces.create("s")
+    path = workspaces.path("s")
+    (path / "deep").mkdir()
+    (path / "deep" / "file").write_text("content")
+    (path / ".hidden").touch()
+    (path / "link").symlink_to("nowhere")
+    path.chmod(0o750)
+    spare = workspaces.make_spare()
+    inode = spare.stat().st_ino
+    workspaces.hand_over("s", spare)
+    assert path.stat().st_ino == inode
+    assert path.stat().st_mode & 0o777 == 0o750
+    assert sorted(os.listdir(path)) == [".hidden", "deep", "link"]
+    assert (path / "deep" / "file").read_text() == "content"
+    assert not spare.exists()
+    workspaces.hand_over("s", workspaces.make_spare())
+    assert sorted(os.listdir(path)) == [".hidden", "deep", "link"]
+
+
+def test_a_workspace_that_somebody_uses_is_not_replaced(workspaces):
+    workspaces.create("s")
+    path, spare = workspaces.path("s"), workspaces.make_spare()
+    before = path.stat().st_ino
+    with workspaces.directory("s"), pytest.raises(NotHandedOver):
+        workspaces.hand_over("s", spare)
+    assert path.stat().st_ino == before
+    workspaces.hand_over("s", spare)
+    assert path.stat().st_ino != before
+
+
+@pytest.mark.parametrize("trouble", ["too many files", "a file in the spare", "no spare"])
+def test_a_workspace_that_cannot_be_handed_over_stays_as_it_was(workspaces, trouble):
+    workspaces.create("s")
+    path, spare = workspaces.path("s"), workspaces.make_spare()
+    names = {"file"}
+    match trouble:
+        case "too many files":
+            names |= {f"{number}" for number in range(MOST_ENTRIES)}
+        case "a file in the spare":
+            (spare / "somebody").touch()
+        case "no spare":
+            workspaces.drop_spare(spare)
+    for name in names:
+        (path / name).touch()
+    before = path.stat().st_ino
+    with pytest.raises(NotHandedOver):
+        workspaces.hand_over("s", spare)
+    assert path.stat().st_ino == before
+    assert set(os.listdir(path)) == names
+
+
+def test_what_a_crash_left_half_way_between_two_directories_is_put_together_again(workspaces):
+    workspaces.create("s")
+    path, spare = workspaces.path("s"), workspaces.make_spare()
+    (path / "stayed").touch()
+    (spare / "moved").touch()
+    joining = path.parent.with_name("workspaces.joining")
+    spare.rename(joining / "s")
+    workspaces.make_spare()
+    workspaces.open({"s"})
+    assert sorted(os.listdir(path)) == ["moved", "stayed"]
+    assert os.listdir(joining) == []
+    assert os.listdir(spare.parent) == []
+
+
+def test_who_wants_to_use_a_workspace_waits_while_it_is_replaced():
+    gate, waited = Gate(), threading.Event()
+
+    def use():
+        with gate.using("s"):
+            waited.set()
+
+    with gate.alone("s"):
+        user = threading.Thread(target=use)
+        user.start()
+        with gate.using("another"), pytest.raises(NotHandedOver), gate.alone("s"):
+            pass
+        assert not waited.wait(0.05)
+    assert waited.wait(10)
+    user.join()
