@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
@@ -15,31 +15,9 @@ from pydantic_core import PydanticSerializationError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from kernelsvc.api.front import Front, check_parameters, preflight_headers
-from kernelsvc.errors import (
-    FieldProblem,
-    FileNotAccessible,
-    FileNotFound,
-    Forbidden,
-    InvalidRequest,
-    KernelStartFailed,
-    KernelsvcError,
-    NoCapacity,
-    NotARegularFile,
-    NotReady,
-    PreconditionFailed,
-    QueueFull,
-    QuotaExceeded,
-    RunNotFound,
-    SessionBusy,
-    SessionExists,
-    SessionNotFound,
-    ShuttingDown,
-    StorageFull,
-    TooManySessions,
-    Unauthorized,
-    WorkspaceFull,
-    WrongHost,
-)
+from kernelsvc.api.operations import declared
+from kernelsvc.api.problems import HTTP_CODES, RETRY_SECONDS, STATUS
+from kernelsvc.errors import FieldProblem, InvalidRequest, KernelsvcError
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.fields import Bounds
@@ -50,41 +28,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 log = structlog.get_logger()
 
-_STATUS: dict[type[KernelsvcError], HTTPStatus] = {
-    InvalidRequest: HTTPStatus.BAD_REQUEST,
-    Unauthorized: HTTPStatus.UNAUTHORIZED,
-    Forbidden: HTTPStatus.FORBIDDEN,
-    WrongHost: HTTPStatus.MISDIRECTED_REQUEST,
-    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
-    SessionNotFound: HTTPStatus.NOT_FOUND,
-    RunNotFound: HTTPStatus.NOT_FOUND,
-    SessionExists: HTTPStatus.CONFLICT,
-    SessionBusy: HTTPStatus.CONFLICT,
-    QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
-    TooManySessions: HTTPStatus.TOO_MANY_REQUESTS,
-    NoCapacity: HTTPStatus.SERVICE_UNAVAILABLE,
-    KernelStartFailed: HTTPStatus.SERVICE_UNAVAILABLE,
-    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
-    ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
-    FileNotFound: HTTPStatus.NOT_FOUND,
-    NotARegularFile: HTTPStatus.CONFLICT,
-    FileNotAccessible: HTTPStatus.CONFLICT,
-    PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
-    WorkspaceFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
-}
 _MOST_DIGITS = 18
-_RETRY_SECONDS = {HTTPStatus.TOO_MANY_REQUESTS: 1, HTTPStatus.SERVICE_UNAVAILABLE: 5}
-_HTTP_CODES = {
-    HTTPStatus.BAD_REQUEST: ("invalid_request", "the request is malformed"),
-    HTTPStatus.NOT_FOUND: ("not_found", "there is nothing at this path"),
-    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "this path does not take this method"),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("too_large", "the body is too large"),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
-        "unsupported_media_type",
-        "the body must be JSON (Content-Type: application/json)",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -112,16 +56,13 @@ class ApiContext:
 
 @stream_request_body
 class ApiHandler(RequestHandler):
-    """Base of all handlers.
+    """Base of all handlers, whose methods declare what they do (see `operations`).
 
-    `parameters` are the query parameters that a method takes; a name that ends in "." stands for
-    all that begin with it. `caller` is there from `prepare` on, where the handler needs a key;
+    `caller` is there from `prepare` on, where the handler needs a key;
     who overrides `prepare` awaits this one first.
     """
 
     needs_key: ClassVar[bool] = True
-    has_path: ClassVar[bool] = True
-    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     caller: Caller
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
@@ -164,9 +105,9 @@ class ApiHandler(RequestHandler):
         if self.needs_key:
             self.caller = await self.context.keys.caller(headers.get("Authorization"))
             structlog.contextvars.bind_contextvars(owner=self.caller.owner)
-        if self.has_path:
-            known = self.parameters.get(self.request.method or "", ())
-            check_parameters(self.request.query_arguments, known)
+        asked = declared(getattr(self, (self.request.method or "").lower(), None))
+        if asked is not None:
+            check_parameters(self.request.query_arguments, asked.query_names)
         self._is_admitted = True
         return True
 
@@ -273,17 +214,17 @@ class ApiHandler(RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         details: list[ProblemDetail] | None = None
         if isinstance(error, KernelsvcError):
-            status, code, message = _STATUS[type(error)], error.code, str(error)
+            status, code, message = STATUS[type(error)], error.code, str(error)
             if isinstance(error, InvalidRequest):
                 details = [ProblemDetail(field=f, message=m) for f, m in error.problems]
         else:
             status = HTTPStatus(status_code)
-            code, message = _HTTP_CODES.get(
+            code, message = HTTP_CODES.get(
                 status,
                 ("internal_error", "something went wrong in the service; it has been logged"),
             )
-        if status in _RETRY_SECONDS:
-            seconds = getattr(error, "retry_seconds", _RETRY_SECONDS[status])
+        if status in RETRY_SECONDS:
+            seconds = getattr(error, "retry_seconds", RETRY_SECONDS[status])
             self.set_header("Retry-After", str(seconds))
         if status is HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", "Bearer")
@@ -325,8 +266,6 @@ class ApiHandler(RequestHandler):
 
 class UnknownPath(ApiHandler):
     """Everything that is at no path of ours: 404, whatever the method."""
-
-    has_path = False
 
     def _refuse(self) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)

@@ -9,20 +9,53 @@ from urllib.parse import quote
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler
 from kernelsvc.api.conditions import Unsatisfiable, precondition, span_of
+from kernelsvc.api.operations import Bytes, Content, Parameter, operation
 from kernelsvc.api.transfers import TransferHandler
-from kernelsvc.errors import KernelsvcError
+from kernelsvc.errors import (
+    FileNotAccessible,
+    FileNotFound,
+    KernelsvcError,
+    NotARegularFile,
+    PreconditionFailed,
+    SessionNotFound,
+    StorageFull,
+    WorkspaceFull,
+)
 from kernelsvc.files.contents import Precondition
-from kernelsvc.models.file import FileDeleted
+from kernelsvc.models.file import ArchiveUnpacked, FileDeleted, FileInfo, FileList
 from kernelsvc.models.problem import Problem
 from kernelsvc.sessions.files import Download, Incoming
 
 _PIECE = 256 * 1024
 _BINARY = "application/octet-stream"
 
+_CONDITIONS = (
+    Parameter("If-Match", "only where the file's ETag is one of these, or `*` for any"),
+    Parameter("If-None-Match", "only where the file's ETag is none of these; `*` for no file"),
+)
+_FINDING = (SessionNotFound, FileNotFound, NotARegularFile, FileNotAccessible)
+_WRITING = (SessionNotFound, FileNotAccessible, WorkspaceFull, StorageFull)
+_FILE: dict[HTTPStatus, Content] = {
+    HTTPStatus.OK: Bytes("*/*"),
+    HTTPStatus.PARTIAL_CONTENT: Bytes("*/*"),
+}
+_READING: dict[str, Any] = {
+    "request_headers": (
+        *_CONDITIONS,
+        Parameter("Range", "one range of bytes, such as `bytes=0-99`"),
+        Parameter("If-Range", "the range only where this is the file's ETag, else all of it"),
+    ),
+    "headers": {"ETag": "the file's state", "Last-Modified": "when the file was last changed"},
+    "errors": (*_FINDING, PreconditionFailed),
+    "refusals": (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,),
+    "may_be_unchanged": True,
+}
+
 
 class FilesHandler(ApiHandler):
     """/api/sessions/{id}/files"""
 
+    @operation(FileList, errors=(SessionNotFound,))
     async def get(self, session_id: str) -> None:
         """List the session's files."""
         await self.answer_large(await self.service.files.list(self.caller, session_id))
@@ -31,6 +64,7 @@ class FilesHandler(ApiHandler):
 class FileHandler(TransferHandler):
     """/api/sessions/{id}/files/{path}"""
 
+    @operation(_FILE, **_READING)
     async def get(self, session_id: str, path: str) -> None:
         """Get a file, or a range of it."""
         file = await self.service.files.open(self.caller, session_id, path)
@@ -39,6 +73,7 @@ class FileHandler(TransferHandler):
         finally:
             file.close()
 
+    @operation({HTTPStatus.OK: None}, **_READING)
     async def head(self, session_id: str, path: str) -> None:
         """What GET would say, without the file."""
         await self.get(session_id, path)
@@ -50,10 +85,17 @@ class FileHandler(TransferHandler):
             self.caller, session_id, path, self._condition(), length
         )
 
+    @operation(
+        FileInfo,
+        body=Bytes(),
+        request_headers=_CONDITIONS,
+        errors=(*_WRITING, NotARegularFile, PreconditionFailed),
+    )
     async def put(self, session_id: str, path: str) -> None:
         """Put a file in the place of another or none: 200 for both, as ERA's clients expect."""
         self.answer(await self.received())
 
+    @operation(FileDeleted, request_headers=_CONDITIONS, errors=(*_FINDING, PreconditionFailed))
     async def delete(self, session_id: str, path: str) -> None:
         """Delete a file."""
         await self.service.files.delete(self.caller, session_id, path, self._condition())
@@ -124,6 +166,7 @@ class FileHandler(TransferHandler):
 class ArchiveHandler(TransferHandler):
     """/api/sessions/{id}/archive"""
 
+    @operation(Bytes("application/gzip"), errors=(SessionNotFound,))
     async def get(self, session_id: str) -> None:
         """Get the workspace as a tar.gz."""
         outgoing = await self.service.files.archive(self.caller, session_id)
@@ -146,6 +189,7 @@ class ArchiveHandler(TransferHandler):
         """Begin to take an archive."""
         return await self.service.files.put_archive(self.caller, self.path_args[0], length)
 
+    @operation(ArchiveUnpacked, body=Bytes("application/gzip"), errors=(*_WRITING, NotARegularFile))
     async def put(self, session_id: str) -> None:
         """Put the files of a tar.gz into the workspace."""
         self.answer(await self.received())

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.operations import operation
+from kernelsvc.errors import NotReady
 
 
 class Health(BaseModel):
@@ -18,6 +20,7 @@ class LiveHandler(ApiHandler):
 
     needs_key = False
 
+    @operation(Health)
     async def get(self) -> None:
         """200 while the process answers at all."""
         self.answer(Health())
@@ -28,6 +31,7 @@ class ReadyHandler(ApiHandler):
 
     needs_key = False
 
+    @operation(Health, errors=(NotReady,))
     async def get(self) -> None:
         """200 only while a session could be created now; else 503, which says why."""
         await self.context.check_ready()

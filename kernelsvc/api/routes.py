@@ -1,10 +1,16 @@
 """The whole HTTP API on one screen."""
 
+import re
+from functools import cache
+from typing import Any
+
 from tornado.web import Application
 
-from kernelsvc.api.base import ApiContext, UnknownPath
+from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
+from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, ReadyHandler
+from kernelsvc.api.openapi import build
 from kernelsvc.api.runs import RunHandler, RunResultHandler, RunsHandler
 from kernelsvc.api.sessions import (
     InterruptHandler,
@@ -15,30 +21,49 @@ from kernelsvc.api.sessions import (
     WakeHandler,
 )
 
-_SESSION = r"/api/sessions/([^/]+)"
+_SESSION = "/api/sessions/{session_id}"
+
+
+ROUTES: dict[str, type[ApiHandler]] = {
+    "/api/sessions": SessionsHandler,
+    _SESSION: SessionHandler,
+    _SESSION + "/run": RunHandler,
+    _SESSION + "/runs": RunsHandler,
+    _SESSION + "/runs/{run_id}": RunResultHandler,
+    _SESSION + "/files": FilesHandler,
+    _SESSION + "/files/{path}": FileHandler,
+    _SESSION + "/archive": ArchiveHandler,
+    _SESSION + "/interrupt": InterruptHandler,
+    _SESSION + "/restart": RestartHandler,
+    _SESSION + "/sleep": SleepHandler,
+    _SESSION + "/wake": WakeHandler,
+    "/health/live": LiveHandler,
+    "/health/ready": ReadyHandler,
+    "/openapi.json": DocumentHandler,
+    "/docs": DocsHandler,
+}
+"""Paths as OpenAPI writes them. A file's path is what is left of the URL, slashes included."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The OpenAPI document of all that is served; takes a while the first time."""
+    return build(ROUTES)
 
 
 def make_application(context: ApiContext) -> Application:
     """The Tornado application."""
-    routes = [
-        (r"/api/sessions", SessionsHandler),
-        (_SESSION, SessionHandler),
-        (_SESSION + r"/run", RunHandler),
-        (_SESSION + r"/runs", RunsHandler),
-        (_SESSION + r"/runs/([^/]+)", RunResultHandler),
-        (_SESSION + r"/files", FilesHandler),
-        (_SESSION + r"/files/(.*)", FileHandler),
-        (_SESSION + r"/archive", ArchiveHandler),
-        (_SESSION + r"/interrupt", InterruptHandler),
-        (_SESSION + r"/restart", RestartHandler),
-        (_SESSION + r"/sleep", SleepHandler),
-        (_SESSION + r"/wake", WakeHandler),
-        (r"/health/live", LiveHandler),
-        (r"/health/ready", ReadyHandler),
-    ]
     arguments = {"context": context}
+    documented = {**arguments, "document": document}
     return Application(
-        [(path, handler, arguments) for path, handler in routes],
+        [
+            (
+                re.sub(r"\{\w+\}", "([^/]+)", path.replace("{path}", "(.*)")),
+                handler,
+                documented if issubclass(handler, DocumentHandler) else arguments,
+            )
+            for path, handler in ROUTES.items()
+        ],
         default_handler_class=UnknownPath,
         default_handler_args=arguments,
     )

@@ -2,40 +2,72 @@
 
 import re
 from http import HTTPStatus
-from typing import ClassVar, get_args
+from typing import get_args
 
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler, shortened
-from kernelsvc.errors import FieldProblem, InvalidRequest
+from kernelsvc.api.operations import Parameter, operation
+from kernelsvc.errors import (
+    FieldProblem,
+    InvalidRequest,
+    KernelStartFailed,
+    NoCapacity,
+    QuotaExceeded,
+    SessionBusy,
+    SessionExists,
+    SessionNotFound,
+    TooManySessions,
+    WorkspaceFull,
+)
 from kernelsvc.models.session import (
     AllDeleted,
     CreateSession,
     Deleted,
     Patched,
     PatchSession,
+    Session,
     SessionFilter,
+    SessionList,
     SessionState,
 )
 
 _MAX_LIMIT = 1000
 _METADATA = "metadata."
+_LISTING = (
+    Parameter(
+        "limit",
+        "how many sessions to list at most",
+        {"type": "integer", "minimum": 1, "maximum": _MAX_LIMIT, "default": 100},
+    ),
+    Parameter("cursor", "the `next_cursor` of the page before"),
+    Parameter("state", "only those in this state", {"enum": list(get_args(SessionState))}),
+    Parameter("language", "only those of this language"),
+    Parameter("owner", "another owner's, or `*` for everybody's; needs the scope `admin`"),
+    Parameter(_METADATA, "only those whose metadata has this value under this key"),
+)
 
 
 class SessionsHandler(ApiHandler):
     """/api/sessions"""
 
-    parameters: ClassVar = {"GET": ("limit", "cursor", "state", "language", "owner", _METADATA)}
-
+    @operation(
+        {HTTPStatus.CREATED: Session},
+        body=CreateSession,
+        headers={"Location": "where the session is"},
+        errors=(SessionExists, TooManySessions, QuotaExceeded),
+    )
     async def post(self) -> None:
         """Create a session."""
         session = await self.service.create(self.caller, self.body(CreateSession))
         self.set_header("Location", f"/api/sessions/{session.id}")
         self.answer(session, HTTPStatus.CREATED)
 
+    @operation(SessionList, query=_LISTING)
     async def get(self) -> None:
         """List the caller's sessions; an admin may ask for others' by `owner`."""
         self.answer(await self.service.find(self.caller, self._filter()))
 
+    @operation(AllDeleted)
     async def delete(self) -> None:
         """Delete all sessions of the caller's."""
         gone = await self.service.delete_all(self.caller)
@@ -72,10 +104,12 @@ class SessionsHandler(ApiHandler):
 class SessionHandler(ApiHandler):
     """/api/sessions/{id}"""
 
+    @operation(Session, errors=(SessionNotFound,))
     async def get(self, session_id: str) -> None:
         """Show the session."""
         self.answer(await self.service.get(self.caller, session_id))
 
+    @operation(Patched, body=PatchSession, errors=(SessionNotFound,))
     async def patch(self, session_id: str) -> None:
         """Change settings, data or metadata."""
         session, note = await self.service.patch(self.caller, session_id, self.body(PatchSession))
@@ -89,6 +123,7 @@ class SessionHandler(ApiHandler):
             )
         )
 
+    @operation(Deleted, errors=(SessionNotFound,))
     async def delete(self, session_id: str) -> None:
         """Delete the session and everything of it."""
         await self.service.delete(self.caller, session_id)
@@ -98,6 +133,7 @@ class SessionHandler(ApiHandler):
 class InterruptHandler(ApiHandler):
     """/api/sessions/{id}/interrupt"""
 
+    @operation(Session, errors=(SessionNotFound,))
     async def post(self, session_id: str) -> None:
         """Interrupt the run that is going on."""
         self.answer(await self.service.interrupt(self.caller, session_id))
@@ -106,6 +142,7 @@ class InterruptHandler(ApiHandler):
 class RestartHandler(ApiHandler):
     """/api/sessions/{id}/restart"""
 
+    @operation(Session, errors=(SessionNotFound, KernelStartFailed, NoCapacity, WorkspaceFull))
     async def post(self, session_id: str) -> None:
         """Replace the kernel."""
         self.answer(await self.service.restart(self.caller, session_id))
@@ -114,6 +151,7 @@ class RestartHandler(ApiHandler):
 class SleepHandler(ApiHandler):
     """/api/sessions/{id}/sleep"""
 
+    @operation(Session, errors=(SessionNotFound, SessionBusy))
     async def post(self, session_id: str) -> None:
         """Put the session to sleep now."""
         self.answer(await self.service.sleep(self.caller, session_id))
@@ -122,6 +160,7 @@ class SleepHandler(ApiHandler):
 class WakeHandler(ApiHandler):
     """/api/sessions/{id}/wake"""
 
+    @operation(Session, errors=(SessionNotFound, KernelStartFailed, NoCapacity, WorkspaceFull))
     async def post(self, session_id: str) -> None:
         """Wake the session."""
         self.answer(await self.service.wake(self.caller, session_id))

@@ -8,7 +8,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from kernelsvc.models.limits import Limits
 
@@ -144,10 +150,38 @@ def _limits(value: Limits, info: ValidationInfo) -> Limits:
     return value
 
 
+_MAYBE_NULL = {"type": "null"}
+_SECONDS = {"type": "number", "exclusiveMinimum": 0}
+_A_DURATION = {"type": "string", "pattern": f"^(?:{_DURATION.pattern}|{NEVER})$"}
+
 SessionLimits = Annotated[Limits, AfterValidator(_limits)]
-Timeout = Annotated[float | None, BeforeValidator(_timeout)]
-SleepAfter = Annotated[float | None, BeforeValidator(_sleep_after)]
-SessionId = Annotated[str, AfterValidator(_session_id)]
-Environment = Annotated[dict[str, str], AfterValidator(_environment)]
+Timeout = Annotated[
+    float | None, BeforeValidator(_timeout), WithJsonSchema({"anyOf": [_SECONDS, _MAYBE_NULL]})
+]
+SleepAfter = Annotated[
+    float | None,
+    BeforeValidator(_sleep_after),
+    WithJsonSchema({"anyOf": [_SECONDS, _A_DURATION, _MAYBE_NULL]}),
+]
+SessionId = Annotated[
+    str,
+    AfterValidator(_session_id),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SESSION_ID.pattern}$"}),
+]
+Environment = Annotated[
+    dict[str, str],
+    AfterValidator(_environment),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": f"^(?!ERA_){_VARIABLE_NAME.pattern}$"},
+            "additionalProperties": {"type": "string"},
+        }
+    ),
+]
 JsonObject = Annotated[dict[str, Any], AfterValidator(_json_object)]
-UtcTime = PlainSerializer(iso, return_type=str, when_used="json")
+UtcTime = PlainSerializer(
+    iso,
+    return_type=Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})],
+    when_used="json",
+)

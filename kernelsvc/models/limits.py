@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT])?i?B?", re.IGNORECASE)
 _FACTORS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -60,9 +60,22 @@ def readable_size(size: int) -> str:
     return f"{value:.4g} TiB"
 
 
-Size = Annotated[int | None, BeforeValidator(parse_size)]
-Count = Annotated[int | None, BeforeValidator(_count)]
-Cores = Annotated[float | None, BeforeValidator(_cores)]
+_MAYBE_NULL = {"type": "null"}
+_A_COUNT = {"type": "integer", "exclusiveMinimum": 0, "maximum": _MOST_BYTES}
+_A_SIZE = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?[KMGTkmgt]?[Ii]?[Bb]?$"}
+_SOME_CORES = {"type": "number", "exclusiveMinimum": 0}
+
+Size = Annotated[
+    int | None,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [_A_COUNT, _A_SIZE, _MAYBE_NULL]}),
+]
+Count = Annotated[
+    int | None, BeforeValidator(_count), WithJsonSchema({"anyOf": [_A_COUNT, _MAYBE_NULL]})
+]
+Cores = Annotated[
+    float | None, BeforeValidator(_cores), WithJsonSchema({"anyOf": [_SOME_CORES, _MAYBE_NULL]})
+]
 
 
 class Limits(BaseModel):

@@ -213,6 +213,12 @@ async def test_unknown_query_parameters_are_named_and_change_nothing(api, method
     assert await everything(api) == before
 
 
+async def test_a_method_that_is_not_served_is_405_whatever_the_query(api):
+    answer = await raw(api, "PUT", "/api/sessions?x=1", None)
+    problem_of(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "GET, POST, DELETE"
+
+
 async def test_at_no_path_a_query_is_still_404(api):
     problem_of(await api.http.get("/nothing?x=1"), 404, "not_found")
 

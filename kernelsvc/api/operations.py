@@ -1,0 +1,87 @@
+"""What each method of a handler takes and answers, declared beside it.
+
+Read by the base, which refuses query parameters that are not declared, and by the OpenAPI document,
+which is made of nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from kernelsvc.errors import KernelsvcError
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+_DECLARED = "__operation__"
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A body that is no JSON; `kind` is its Content-Type."""
+
+    kind: str = "application/octet-stream"
+
+
+Content = type[BaseModel] | Bytes | None
+"""What a body holds; None for no body."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter or a request header, with its JSON schema.
+
+    The name of a query parameter that ends in "." stands for all that begin with it.
+    """
+
+    name: str
+    about: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path.
+
+    `answers` are what it says where all went well, `headers` what those answers have besides the
+    usual. `errors` are what it may raise besides what every operation may; `refusals` the statuses
+    that it answers without one.
+    """
+
+    answers: Mapping[HTTPStatus, Content]
+    body: Content = None
+    query: tuple[Parameter, ...] = ()
+    request_headers: tuple[Parameter, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    errors: tuple[type[KernelsvcError], ...] = ()
+    refusals: tuple[HTTPStatus, ...] = ()
+    may_be_unchanged: bool = False
+
+    @property
+    def query_names(self) -> tuple[str, ...]:
+        """The query parameters that it takes."""
+        return tuple(parameter.name for parameter in self.query)
+
+
+def operation(
+    answers: Content | Mapping[HTTPStatus, Content], **details: Any
+) -> Callable[[MethodT], MethodT]:
+    """Declare what a handler's method does; `answers` alone is that of a 200.
+
+    The first sentence of the method's docstring is its summary.
+    """
+    by_status = answers if isinstance(answers, Mapping) else {HTTPStatus.OK: answers}
+
+    def declare(method: MethodT) -> MethodT:
+        setattr(method, _DECLARED, Operation(by_status, **details))
+        return method
+
+    return declare
+
+
+def declared(method: Callable[..., Any] | None) -> Operation | None:
+    """What was declared of a handler's method, if anything was."""
+    found: Operation | None = getattr(method, _DECLARED, None)
+    return found
