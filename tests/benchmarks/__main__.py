@@ -42,6 +42,7 @@ PARTS: dict[str, Part] = {
 # Checks more than it compares, and takes minutes: only where it is named.
 ON_REQUEST: dict[str, Part] = {"cycles": cycles.measure}
 ALL = PARTS | ON_REQUEST
+_LONGEST_SECONDS = 3600
 
 
 def parts(text: str) -> list[str]:
@@ -71,12 +72,13 @@ async def measure(names: Sequence[str], plan: Plan, table: list[Row]) -> bool:
         began = time.monotonic()
         print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
         try:
-            table += await ALL[name](plan)
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                table += await ALL[name](plan)
             print(f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         except Unmeasurable as error:
             complete = False
             print(f"not measured: {error}", file=sys.stderr, flush=True)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # The other parts' figures took minutes; they are not to be lost for this.
             complete = False
             traceback.print_exc()

@@ -11,7 +11,7 @@ class Plan:
     quick: bool = False
 
     def rounds_of(self, usual: int, quick: int) -> int:
-        """How many rounds a part makes, which `usual` and `quick` say for when nothing was asked."""
+        """How many rounds a part makes; `usual` or `quick` of them where nothing was asked."""
         return self.rounds or self.amount(usual, quick)
 
     def amount(self, usual: int, quick: int) -> int:

@@ -72,7 +72,7 @@ async def sessions(contestant: Contestant, count: int = 1) -> AsyncIterator[list
     """That many sessions for the block, each with a first result behind it."""
     made: list[Session] = []
     try:
-        for _ in range(count):
+        while len(made) < count:
             made.append(await contestant.first_result())
         yield made
     finally:

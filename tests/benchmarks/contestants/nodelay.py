@@ -21,7 +21,7 @@ def set_nodelay_on_websockets() -> None:
         stream.set_nodelay(True)
         return stream
 
-    HTTP1Connection.detach = detach_with_nodelay  # type: ignore[method-assign]
+    setattr(HTTP1Connection, "detach", detach_with_nodelay)  # noqa: B010
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class PeerProcess:
         environment = {name: f"{self._directory}/{name.lower()}" for name in places}
         log = Path(self._directory, "log")
         with log.open("wb") as stream:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220
                 [sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,

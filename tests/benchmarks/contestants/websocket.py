@@ -5,6 +5,7 @@ Messages go in the binary protocol that JupyterLab speaks, which costs the serve
 
 import json
 import uuid
+from itertools import pairwise
 from typing import Any
 
 from tornado.httpclient import HTTPRequest
@@ -35,7 +36,7 @@ def unpacked(message: bytes) -> tuple[str, list[bytes]]:
         for at in range(0, _WORD * (1 + int.from_bytes(message[:_WORD], "little")), _WORD)
     ]
     offsets = words[1:]
-    pieces = [message[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    pieces = [message[a:b] for a, b in pairwise(offsets)]
     return pieces[0].decode(), pieces[1:]
 
 
@@ -83,8 +84,12 @@ class WebSocketSession(Session):
         return "".join(written)
 
     async def close(self) -> None:
-        self._socket.close()
         await self._rest.request("DELETE", self._path)
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Leave the kernel alone."""
+        self._socket.close()
         await self._rest.close()
 
 
@@ -103,13 +108,19 @@ class WebSocketPeer(Contestant):
         await self._server.stop()
 
     async def create(self) -> WebSocketSession:
-        host, port = self._server.host, self._server.port
-        rest = await JsonConnection(host, port).open()
-        kernel_id = await self.kernel(rest)
+        rest = await self.rest()
+        return await self.connected(await self.kernel(rest), rest)
+
+    async def rest(self) -> JsonConnection:
+        """A new connection for the REST API."""
+        return await JsonConnection(self._server.host, self._server.port).open()
+
+    async def connected(self, kernel_id: str, rest: JsonConnection) -> WebSocketSession:
+        """A websocket to a kernel."""
+        address = f"{self._server.host}:{self._server.port}"
+        url = f"ws://{address}/api/kernels/{kernel_id}/channels"
         socket = await websocket_connect(
-            HTTPRequest(
-                f"ws://{host}:{port}/api/kernels/{kernel_id}/channels", connect_timeout=120
-            ),
+            HTTPRequest(url, connect_timeout=120),
             subprotocols=[_PROTOCOL],
             max_message_size=1 << 30,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 from tests.benchmarks.contestants.base import Contestant, Session, running
 from tests.benchmarks.contestants.jupyter_server import JupyterServer
@@ -30,9 +31,6 @@ async def measure(plan: Plan) -> list[Row]:
     count = plan.amount(50, 8)
     contestants: list[Contestant] = [Kernelsvc(), JupyterServer()]
     async with running(*contestants):
-        subjects = {
-            each.name: lambda each=each: seconds_to_all(each, count)  # type: ignore[misc]
-            for each in contestants
-        }
+        subjects = {each.name: partial(seconds_to_all, each, count) for each in contestants}
         samples = await interleaved(plan.rounds_of(3, 1), subjects, warm_up=0)
     return rows(f"burst of {count}", samples, "kernelsvc", unit="s", scale=1)

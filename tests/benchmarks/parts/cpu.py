@@ -1,6 +1,7 @@
 """The CPU time that a server uses for 1,000 runs of `pass`, one behind the other."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 
 from tests.benchmarks.contestants.base import Session, running, sessions
 from tests.benchmarks.contestants.jupyter_server import JupyterServer
@@ -42,7 +43,7 @@ async def measure(plan: Plan) -> list[Row]:
         subjects: dict[str, Measure] = {}
         for each in contestants:
             (session,) = await stack.enter_async_context(sessions(each))
-            subjects[each.name] = lambda each=each, s=session: block(each.name, each.pid, s)  # type: ignore[misc]
+            subjects[each.name] = partial(block, each.name, each.pid, session)
         await interleaved(plan.rounds_of(5, 2), subjects, warm_up=0)
     return [
         row

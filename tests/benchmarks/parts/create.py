@@ -1,6 +1,7 @@
 """From asking for a session, or a kernel, to the result of `print(1)` in it."""
 
 import time
+from functools import partial
 
 from tests.benchmarks.contestants.bare import Bare
 from tests.benchmarks.contestants.base import Contestant, running
@@ -33,9 +34,6 @@ async def measure(plan: Plan) -> list[Row]:
         Bare("tcp"),
     ]
     async with running(*contestants):
-        subjects = {
-            each.name: lambda each=each: seconds_to_first_result(each)  # type: ignore[misc]
-            for each in contestants
-        }
+        subjects = {each.name: partial(seconds_to_first_result, each) for each in contestants}
         samples = await interleaved(rounds, subjects)
     return rows("create", samples, ours.name, tails=True)

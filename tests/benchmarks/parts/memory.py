@@ -1,7 +1,7 @@
 """What sessions hold when they do nothing.
 
-A session's memory is the slope from ten sessions to more, of all processes that sessions add, in PSS:
-a page that several processes share counts in parts.
+A session's memory is the slope from ten sessions to more, of all processes that sessions add, in
+PSS: a page that several processes share counts in parts.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ The yardstick is the same code in `python -c`, its output through a pipe to `cat
 import asyncio
 import shlex
 import sys
+from functools import partial
 
 from tests.benchmarks.contestants.base import RunFailed, Session, running, sessions
 from tests.benchmarks.contestants.kernelsvc_http import Kernelsvc, KernelsvcSession
@@ -34,7 +35,7 @@ async def neighbours(ours: Kernelsvc, plan: Plan, flood_code: str) -> list[Row]:
     flooded: list[float] = []
 
     async def runs(session: Session, count: int) -> list[float]:
-        return [await seconds_of(session.run("pass")) for _ in range(count)]
+        return [await seconds_of(session.run, "pass") for _ in range(count)]
 
     async with sessions(ours, 2) as (neighbour, flooding):
         assert isinstance(flooding, KernelsvcSession)
@@ -76,10 +77,8 @@ async def measure(plan: Plan) -> list[Row]:
                 samples = await interleaved(
                     plan.rounds_of(3, 1),
                     {
-                        ours.name: lambda code=code: seconds_of(  # type: ignore[misc]
-                            session.run(code, timeout=_TIMEOUT_SECONDS)
-                        ),
-                        "python -c | cat": lambda code=code: seconds_of(piped(code)),  # type: ignore[misc]
+                        ours.name: partial(seconds_of, session.run, code, timeout=_TIMEOUT_SECONDS),
+                        "python -c | cat": partial(seconds_of, piped, code),
                     },
                     warm_up=0,
                 )

@@ -1,8 +1,9 @@
-"""Runs of `pass` a second with eight sessions at it, each sending its next when it has its result."""
+"""Runs of `pass` a second with eight sessions at it, each sending a run behind the other."""
 
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 
 from tests.benchmarks.contestants.bare import Bare
 from tests.benchmarks.contestants.base import Contestant, Session, running, sessions
@@ -40,6 +41,6 @@ async def measure(plan: Plan) -> list[Row]:
         subjects: dict[str, Measure] = {}
         for each in contestants:
             at_work = await stack.enter_async_context(sessions(each, _SESSIONS))
-            subjects[each.name] = lambda at_work=at_work: runs_a_second(at_work, runs)  # type: ignore[misc]
+            subjects[each.name] = partial(runs_a_second, at_work, runs)
         samples = await interleaved(plan.rounds_of(10, 3), subjects)
     return rows("throughput", samples, "kernelsvc", unit="runs/s", scale=1)

@@ -1,8 +1,8 @@
 """`while True: pass` with a timeout of 1 s: how late the answer is, and when the next run has its.
 
-Each round gives two values for each subject: seconds over the deadline at which the answer came, and
-seconds from that deadline to the result of a run sent as soon as the answer was here. The deadline
-is one second after the request was sent, so the way of the request to the kernel is in both.
+Each round gives two values for each subject: seconds over the deadline at which the answer came,
+and seconds from that deadline to the result of a run sent as soon as the answer was here. The
+deadline is one second after the request was sent, so its way to the kernel is in both.
 """
 
 import asyncio
