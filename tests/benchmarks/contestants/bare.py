@@ -4,6 +4,7 @@ itself would have."""
 import asyncio
 import contextlib
 import os
+import subprocess
 import tempfile
 import time
 from itertools import count
@@ -103,7 +104,10 @@ class Bare(Contestant):
         client = AsyncKernelClient()
         session = BareSession(manager, client)
         self._sessions.append(session)
-        await manager.start_kernel(env={**os.environ, "IPYTHONDIR": f"{self._directory.name}/i"})
+        await manager.start_kernel(
+            env={**os.environ, "IPYTHONDIR": f"{self._directory.name}/i"},
+            stderr=subprocess.DEVNULL,  # a warning that TCP is not encrypted, for each kernel
+        )
         client.load_connection_info(manager.get_connection_info())
         client.start_channels(stdin=False, hb=False)
         await session.ready()

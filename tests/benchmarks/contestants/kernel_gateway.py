@@ -1,10 +1,14 @@
 """A real jupyter-kernel-gateway, whose kernels are started before anybody asks."""
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 
 from tests.benchmarks.contestants.base import RunFailed, first_run
 from tests.benchmarks.contestants.connection import JsonConnection
 from tests.benchmarks.contestants.websocket import WebSocketPeer
+
+_PATIENCE_SECONDS = 120
 
 
 class KernelGateway(WebSocketPeer):
@@ -31,11 +35,13 @@ class KernelGateway(WebSocketPeer):
         )
         rest = await self.rest()
         try:
-            while True:
-                kernels = await rest.request("GET", "/api/kernels")
-                if len(kernels) == self._prespawned:
-                    break
-                await asyncio.sleep(0.1)
+            kernels: list[dict[str, Any]] = []
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while len(kernels) < self._prespawned:
+                    await asyncio.sleep(0.1)
+                    # It answers 500 while one of them is being started.
+                    with suppress(RunFailed):
+                        kernels = await rest.request("GET", "/api/kernels")
         finally:
             await rest.close()
         # The list calls them "starting" until somebody has talked to them.

@@ -48,7 +48,12 @@ class Kernelsvc(Contestant):
     def __init__(self, name: str = "kernelsvc", **settings: Any) -> None:
         self.name = name
         # Neither idle connections nor idle sessions may end while others have their turn.
-        self._settings = {"header_timeout": "1h", "sleep_after": "never", **settings}
+        self._settings = {
+            "header_timeout": "1h",
+            "sleep_after": "never",
+            "log_level": "error",
+            **settings,
+        }
         self._numbers = count()
         self._process: ServiceProcess | None = None
 
