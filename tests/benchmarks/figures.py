@@ -37,10 +37,17 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
 
 
+def quotient(mine: float, other: float) -> float:
+    """Mine to the other; 1 where both are 0, infinite where only the other is."""
+    if mine == other:
+        return 1.0
+    return mine / other if other else math.inf
+
+
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median over the rounds of ours to theirs; raises ValueError unless both have them all."""
     return statistics.median(
-        mine / other if other else math.inf for mine, other in zip(ours, theirs, strict=True)
+        quotient(mine, other) for mine, other in zip(ours, theirs, strict=True)
     )
 
 
@@ -73,5 +80,5 @@ def rows(
 
 def single(part: str, subject: str, value: float, unit: str, than: float | None = None) -> Row:
     """A row for what is measured once; `than` is ours, where this one is to be compared with it."""
-    ratio = None if than is None else (than / value if value else math.inf)
+    ratio = None if than is None else quotient(than, value)
     return Row(part, subject, unit, 1, value, ratio=ratio)

@@ -46,6 +46,7 @@ def test_rounds_that_one_of_them_does_not_have_are_an_error():
 
 def test_what_took_nothing_is_infinitely_less():
     assert median_ratio([1.0], [0.0]) == math.inf
+    assert median_ratio([0.0], [0.0]) == 1
 
 
 def test_rows_are_scaled_and_ours_has_no_ratio():
