@@ -78,7 +78,7 @@ async def measure(names: Sequence[str], plan: Plan, table: list[Row]) -> bool:
         except Unmeasurable as error:
             complete = False
             print(f"not measured: {error}", file=sys.stderr, flush=True)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # The other parts' figures took minutes; they are not to be lost for this.
             complete = False
             traceback.print_exc()
