@@ -36,6 +36,8 @@ class ServiceProcess:
             stderr=self._stderr,
             text=True,
             env={**os.environ, **environment},
+            # Ctrl-C is for whoever started this, which then ends the service in good order.
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
