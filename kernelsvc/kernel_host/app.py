@@ -45,7 +45,8 @@ class IOThread(IOPubThread):
     def _setup_event_pipe(self) -> None:
         """Others wake this thread by a counter of the system's; a socket each costs them more."""
         self._awakened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.io_loop.asyncio_loop.add_reader(self._awakened, self._run_scheduled)
+        loop: Any = self.io_loop
+        loop.asyncio_loop.add_reader(self._awakened, self._run_scheduled)
 
     def schedule(self, f: Callable[[], object]) -> None:
         """Run `f` in this thread, after all that was scheduled before; at once where it has ended.

@@ -126,7 +126,8 @@ class Kernel(IPythonKernel):
         self._forward_input()
         try:
             if not shell.awaits(code):
-                return shell.run_cell(code, **how)
+                done: ExecutionResult = shell.run_cell(code, **how)
+                return done
             cell = shell.transform_cell(code)
             running = asyncio.ensure_future(
                 shell.run_cell_async(code, transformed_cell=cell, **how)
@@ -147,13 +148,14 @@ class Kernel(IPythonKernel):
         """The content of the reply to an execute request."""
         shell = self.shell
         assert isinstance(shell, Shell)
+        payloads: Any = shell.payload_manager
         reply: dict[str, Any] = {
             "status": "ok",
             "execution_count": shell.execution_count - 1,
             "user_expressions": {},
-            "payload": shell.payload_manager.read_payload(),
+            "payload": payloads.read_payload(),
         }
-        shell.payload_manager.clear_payload()
+        payloads.clear_payload()
         if result.success and not shell._last_traceback_during_displayhook:
             reply["user_expressions"] = shell.user_expressions(user_expressions or {})
             return reply
