@@ -114,7 +114,9 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
 
         workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)
         sessions = SessionStore(database)
-        runs = RunStore(database, settings.keep_runs)
+        runs = RunStore(database, settings.keep_runs, settings.data_dir / "runs.journal")
+        await runs.open()
+        stack.push_async_callback(runs.close)
         policy = _policy(settings, settings.base_url or url)
 
         pool = _pool(settings, launcher, workspaces)

@@ -4,7 +4,8 @@ Before a run the file holds the session's data; what the code leaves there is th
 Who changed it is told from the file's identity and times, so an unchanged file is never read.
 The code owns the directory: the file may have become a link, a pipe or gigabytes of noise. It is
 found from the directory of workspaces down, without following links and without waiting, and read
-up to a bound. The methods block and are called in a thread.
+up to a bound. The methods block and are called in a thread, but for `is_as_seen`, which opens no
+file.
 """
 
 import contextlib
@@ -83,6 +84,11 @@ class DataFile:
             return DataRead(self._read())
         except (NotRegular, OSError, ValueError, RecursionError) as error:
             return DataRead(None, f"{DATA_FILE} was not taken over: {_reason(error)}")
+
+    def is_as_seen(self) -> bool:
+        """Whether it is there, and nothing has happened to it since it was last seen."""
+        signature = self._signature()
+        return signature is not None and signature == self._seen
 
     def is_missing(self) -> bool:
         """Whether nothing is there."""

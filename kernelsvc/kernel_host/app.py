@@ -21,6 +21,7 @@ from traitlets.config import Config
 from kernelsvc.kernel_host.imports import import_from_workspace
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
+from kernelsvc.kernel_host.session import KernelSession
 from kernelsvc.kernel_host.streams import Output, install
 
 IOPUB_HIGH_WATER = 64
@@ -40,6 +41,29 @@ class IOThread(IOPubThread):
     def __init__(self, context: Any, socket: Any, session: Any) -> None:
         super().__init__(socket, session=session)
         self._context = context
+
+    def _setup_event_pipe(self) -> None:
+        """Others wake this thread by a counter of the system's; a socket each costs them more."""
+        self._awakened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop: Any = self.io_loop
+        loop.asyncio_loop.add_reader(self._awakened, self._run_scheduled)
+
+    def schedule(self, f: Callable[[], object]) -> None:
+        """Run `f` in this thread, after all that was scheduled before; at once where it has ended.
+
+        Whoever schedules wakes, so that an exception (an interrupt) between the two loses nothing
+        but the time until the next.
+        """
+        if self.thread.is_alive():
+            self._events.append(f)
+            os.eventfd_write(self._awakened, 1)
+        else:
+            f()
+
+    def _run_scheduled(self) -> None:
+        os.eventfd_read(self._awakened)
+        for _ in range(len(self._events)):
+            self._events.popleft()()
 
     def finish(self) -> None:
         """Publish what is left, and return when it has left the process (LINGER_MS at most)."""
@@ -62,8 +86,20 @@ class KernelApp(IPKernelApp):
 
     kernel_class = Kernel
 
+    def _session_default(self) -> KernelSession:
+        return KernelSession(parent=self)
+
     def parse_command_line(self, argv: Any = None) -> None:
         """None: there is no command line, and to build a parser for one takes its time."""
+
+    def init_control(self, context: Any) -> None:
+        """The control channel; and none of the threads for shells beside the main one.
+
+        Nobody opens one here, and every request and reply would go through two more sockets.
+        """
+        super().init_control(context)
+        self.shell_channel_thread.io_loop.close(all_fds=True)
+        self.shell_channel_thread = None
 
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
@@ -137,6 +173,8 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
     asyncio.set_event_loop(loop)
     app = KernelApp.instance(connection_file=connection_file, config=config)
     app.initialize([])
+    # traitlets leaves it to the handler what is logged; until there, every message is written out.
+    app.log.setLevel(logging.CRITICAL)
     import_from_workspace()
     announce()
     try:

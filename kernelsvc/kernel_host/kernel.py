@@ -16,49 +16,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
-from traitlets import default
 
+from kernelsvc.kernel_host.shell import Shell
 from kernelsvc.kernel_host.streams import Output
 from kernelsvc.kernel_host.wire import METADATA_KEY
-
-
-class ExitRun(ZMQExitAutocall):
-    """`exit` and `quit`: end the run with a status, never the kernel."""
-
-    def __call__(self, code: object = None) -> None:
-        """End the run; `code` means what it means to sys.exit."""
-        raise SystemExit(code)
-
-
-class Shell(ZMQInteractiveShell):
-    """IPython's shell, answering programs rather than a person at a terminal."""
-
-    @default("exiter")
-    def _default_exiter(self) -> ExitRun:
-        return ExitRun(self)
-
-    def init_environment(self) -> None:
-        """No colours and no pager: the reader is a program."""
-        os.environ.update(TERM="dumb", NO_COLOR="1", PAGER="cat", GIT_PAGER="cat")
-
-    @contextlib.contextmanager
-    def _tee(self, channel: str) -> Iterator[None]:
-        """Keep no second copy of the output (IPython 9 keeps one for its history)."""
-        yield
-
-    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Show an exception; one that only ends the run is no error, but its message is said."""
-        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
-        if not isinstance(error, SystemExit):
-            super().showtraceback(exc_tuple, *args, **kwargs)
-            return
-        self._last_traceback = None
-        if not isinstance(error.code, int | None):
-            print(error.code, file=sys.stderr)
 
 
 def exit_status(error: BaseException | None) -> int:
@@ -132,15 +95,8 @@ class Kernel(IPythonKernel):
         wanted = (cell_meta or {}).get(METADATA_KEY, {})
         self._exit_code = 1
         with _environment(wanted.get("env", {})), self._feed(wanted.get("stdin")):
-            reply: dict[str, Any] = await super().do_execute(
-                code,
-                silent,
-                store_history,
-                user_expressions,
-                allow_stdin,
-                cell_meta=cell_meta,
-                cell_id=cell_id,
-            )
+            result = await self._run_cell(code, silent, store_history, cell_meta, cell_id)
+            reply = self._reply(result, user_expressions)
             # An interrupt that comes from here on is too late, and must not cost the reply.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.output.capture is not None:
@@ -152,6 +108,64 @@ class Kernel(IPythonKernel):
         ):
             self._exit_code = 1
         return reply
+
+    async def _run_cell(
+        self, code: str, silent: bool, store_history: bool, cell_meta: Any, cell_id: Any
+    ) -> ExecutionResult:
+        """Run one cell: at once, or, where it awaits, in the event loop that runs."""
+        shell = self.shell
+        assert isinstance(shell, Shell)
+        how = {
+            "store_history": store_history,
+            "silent": silent,
+            "cell_id": cell_id,
+            "cell_meta": cell_meta,
+        }
+        shell._last_traceback = None
+        shell._last_traceback_during_displayhook = False
+        self._forward_input()
+        try:
+            if not shell.awaits(code):
+                done: ExecutionResult = shell.run_cell(code, **how)
+                return done
+            cell = shell.transform_cell(code)
+            running = asyncio.ensure_future(
+                shell.run_cell_async(code, transformed_cell=cell, **how)
+            )
+            result = None
+            with self._cancel_on_sigint(running):
+                try:
+                    result = await running
+                finally:
+                    shell.events.trigger("post_execute")
+                    if not silent:
+                        shell.events.trigger("post_run_cell", result)
+            return result
+        finally:
+            self._restore_input()
+
+    def _reply(self, result: ExecutionResult, user_expressions: Any) -> dict[str, Any]:
+        """The content of the reply to an execute request."""
+        shell = self.shell
+        assert isinstance(shell, Shell)
+        payloads: Any = shell.payload_manager
+        reply: dict[str, Any] = {
+            "status": "ok",
+            "execution_count": shell.execution_count - 1,
+            "user_expressions": {},
+            "payload": payloads.read_payload(),
+        }
+        payloads.clear_payload()
+        if result.success and not shell._last_traceback_during_displayhook:
+            reply["user_expressions"] = shell.user_expressions(user_expressions or {})
+            return reply
+        error = result.error_before_exec or result.error_in_exec
+        return reply | {
+            "status": "error",
+            "traceback": shell._last_traceback or [],
+            "ename": type(error).__name__,
+            "evalue": str(error),
+        }
 
     def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
         """Add the exit status to the reply."""

@@ -8,7 +8,8 @@ client takes and never piles up.
 
 Output that does not pass through Python (`os.write(1, ...)`, a child process) is caught by pipes in
 place of file descriptors 1 and 2. Each run gets pipes of its own: a child process keeps those of
-the run that started it, so what it prints later is labelled rightly for as long as it lives.
+the run that started it, so what it prints later is labelled rightly for as long as it lives. A run
+that has started none leaves its pipes to the next; whether it has, the newest process id tells.
 `settle` reads them empty: before Python's own text goes out, to keep the order, and at the end of a
 run, so that nothing a finished child wrote is missing from the answer.
 
@@ -215,7 +216,16 @@ class _Pipe:
         # The writing end is a program's stdout: it blocks, and it is inherited.
         os.set_blocking(writer, True)
         os.dup2(writer, fd, inheritable=True)
+        self._identity = _identity(writer)
         os.close(writer)
+
+    def is_as_made(self, fd: int) -> bool:
+        """Whether it still is under this descriptor, blocking, with no character half read."""
+        try:
+            in_place = _identity(fd) == self._identity and os.get_blocking(fd)
+        except OSError:
+            return False
+        return in_place and not self._decoder.getstate()[0]
 
     def read(self) -> str | None:
         """Some text (perhaps none yet of a torn character), or None when no writer is left."""
@@ -224,6 +234,28 @@ class _Pipe:
         except BlockingIOError:
             return ""
         return self._decoder.decode(data, final=not data) or ("" if data else None)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+class _NewestProcess:
+    """The id of the newest process or thread of this process's namespace."""
+
+    def __init__(self) -> None:
+        try:
+            self._fd = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._fd = -1
+
+    def id(self) -> bytes | None:
+        """None where it cannot be told."""
+        try:
+            return os.pread(self._fd, 128, 0).split()[4]
+        except (OSError, IndexError):
+            return None
 
 
 @contextlib.contextmanager
@@ -247,6 +279,8 @@ class Capture:
         self._pipes: dict[int, _Pipe] = {}
         self._current: dict[str, _Pipe] = {}
         self._written = select.poll()
+        self._newest_process = _NewestProcess()
+        self._newest_at_begin: bytes | None = None
         self._thread = threading.Thread(target=self._read_all, name="fd-output", daemon=True)
 
     def start(self) -> None:
@@ -258,7 +292,21 @@ class Capture:
         """New pipes for a new run; the old ones live on while a process still holds them."""
         self.settle()
         label = extract_header(parent)
-        with self._lock, _spare_descriptors():
+        newest = self._newest_process.id()
+        with self._lock:
+            if newest is not None and newest == self._newest_at_begin and self._are_as_made():
+                for pipe in self._current.values():
+                    pipe.label = label
+            else:
+                self._newest_at_begin = newest
+                self._make_pipes(label)
+
+    def _are_as_made(self) -> bool:
+        pipes = (self._current.get(name) for name in ("stdout", "stderr"))
+        return all(pipe and pipe.is_as_made(fd) for fd, pipe in enumerate(pipes, start=1))
+
+    def _make_pipes(self, label: Label) -> None:
+        with _spare_descriptors():
             self._written = select.poll()
             for name, fd in (("stdout", 1), ("stderr", 2)):
                 # Code may have used up even those; then its output is that of the run before.

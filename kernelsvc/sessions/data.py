@@ -39,6 +39,8 @@ class DataSync:
         """Make the file hold the data, or take over what a thread of the code has left in it."""
         stale, self._file_is_stale = self._file_is_stale, False
         self._patched = False
+        if not stale and self._file.is_as_seen():
+            return
         value = await asyncio.to_thread(self._put, self.value, stale)
         if not self._patched:
             self.value = value
@@ -53,6 +55,8 @@ class DataSync:
 
     async def take(self) -> str | None:
         """Take over what the code has changed; returns what there is to say about it."""
+        if self._file.is_as_seen():
+            return None
         found = await asyncio.to_thread(self._file.read_if_changed)
         if found is None:
             return None

@@ -7,10 +7,11 @@ that loses power may lose the last moments before it.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 10
 
+log = structlog.get_logger()
+
 
 class DatabaseUnusable(Exception):
     """The database cannot be opened: its URL, its file or its schema is not ours."""
@@ -41,6 +44,8 @@ class Database:
             self._engine = _engine(self._url)
         except (SQLAlchemyError, ImportError) as error:
             raise DatabaseUnusable(f"database_url cannot be used: {error}") from error
+        self._write_behind: Callable[[], None] = _nothing
+        self._timer: asyncio.TimerHandle | None = None
         threads = 1 if self._url.get_backend_name() == "sqlite" else 4
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="database")
 
@@ -60,6 +65,24 @@ class Database:
             self._executor, self._transact, transaction
         )
 
+    def write_behind(self, write: Callable[[], None]) -> None:
+        """Have `write` called before every transaction, in its thread, and where `prompt` asks."""
+        self._write_behind = write
+
+    def prompt(self, seconds: float) -> None:
+        """Write what is to be written behind so many seconds from now, or sooner."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._prompted)
+
+    def _prompted(self) -> None:
+        self._timer = None
+        self._executor.submit(self._write_behind).add_done_callback(_report)
+
+    def commit(self, transaction: Callable[[Transaction], T]) -> T:
+        """Run `transaction` in the calling thread and commit; what it raises rolls back."""
+        with Transaction(self._engine, expire_on_commit=False) as session, session.begin():
+            return transaction(session)
+
     async def ping(self) -> None:
         """Raise NotReady unless the database answers."""
         try:
@@ -69,16 +92,28 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was asked for and close every connection."""
+        if self._timer is not None:
+            self._timer.cancel()
         await asyncio.to_thread(self._executor.shutdown)
         self._engine.dispose()
 
     def _transact(self, transaction: Callable[[Transaction], T]) -> T:
-        with Transaction(self._engine, expire_on_commit=False) as session, session.begin():
-            return transaction(session)
+        self._write_behind()
+        return self.commit(transaction)
 
     def _migrate(self) -> None:
         with self._engine.begin() as connection:
             upgrade(connection)
+
+
+def _nothing() -> None:
+    """What is written behind until something is."""
+
+
+def _report(written: Future[None]) -> None:
+    if (error := written.exception()) is not None:
+        # It is tried again before the next transaction, whoever asks for that.
+        log.error("write_behind_failed", exc_info=error)
 
 
 def upgrade(connection: Connection) -> None:

@@ -1,16 +1,32 @@
 """Queries on runs."""
 
+import asyncio
+import json
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import structlog
+from pydantic_core import PydanticSerializationError
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
 
 from kernelsvc.models.run import Run, RunSummary
 from kernelsvc.store.database import Database
+from kernelsvc.store.journal import Journal
 from kernelsvc.store.tables import RunRow, SessionRow
 
-# Every run executes these three; made once, they cost a fifth of statements made each time.
+_BEHIND_SECONDS = 0.2
+_MOST_BEHIND_BYTES = 4 << 20
+_LONG_LINE_BYTES = 256 << 10
+
+# Made once, they cost a fifth of statements made each time.
+_COUNT_RUNS = select(col(SessionRow.run_count)).where(col(SessionRow.id) == bindparam("of_session"))
 _CHANGE_SESSION = (
     update(SessionRow)
     .where(col(SessionRow.id) == bindparam("of_session"))
@@ -26,44 +42,129 @@ _FORGET_RUNS = delete(RunRow).where(
     col(RunRow.number) <= bindparam("newest_to_forget"),
 )
 
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, the session's `number`th, and its code."""
+
+    run: Run
+    number: int
+    code: str
+
+    def line(self) -> bytes:
+        """As JSON in one line."""
+        rest = json.dumps([self.number, self.code]).encode()
+        try:
+            return b"[%s,%s]" % (rest, self.run.model_dump_json().encode())
+        except PydanticSerializationError:
+            # Lone surrogates in its data: escaped, JSON carries them.
+            return json.dumps([[self.number, self.code], self.run.model_dump(mode="json")]).encode()
+
+    @classmethod
+    def of(cls, line: bytes) -> "Finished":
+        """What `line` made; raises ValueError."""
+        (number, code), run = json.loads(line)
+        return cls(Run.model_validate(run), number, code)
+
 
 class RunStore:
-    """Each session's latest `keep` runs."""
+    """Each session's latest `keep` runs.
 
-    def __init__(self, database: Database, keep: int) -> None:
+    With a `journal` runs are written behind: what `finish` was called for survives the process, is
+    seen by whoever reads the database through this service, and reaches the database in batches.
+    """
+
+    def __init__(self, database: Database, keep: int, journal: Path | None = None) -> None:
         self._database = database
         self._keep = keep
+        self._journal = None if journal is None else Journal[Finished](journal)
+        self._writing = threading.Lock()
 
-    async def finish(self, run: Run, number: int, code: str) -> bool:
-        """Store a finished run and what it changed of its session, in one transaction.
+    async def open(self) -> None:
+        """Write what an earlier process had no time for."""
+        if self._journal is not None:
+            lines = await asyncio.to_thread(self._journal.open)
+            left = [found for line in lines if (found := _left(line)) is not None]
+            await self._database.run(lambda transaction: self._add(transaction, left))
+            self._journal.clear()
+            self._database.write_behind(self._write_behind)
 
-        The oldest run falls out of the history. False where the session is gone.
+    async def close(self) -> None:
+        """Write what has gathered; where that fails, it stays in the journal for the next start."""
+        if self._journal is not None:
+            try:
+                await asyncio.to_thread(self._write_behind)
+            except SQLAlchemyError:
+                log.exception("runs_left_in_the_journal")
+            self._database.write_behind(lambda: None)
+            self._journal.close()
+
+    async def finish(self, run: Run, number: int, code: str) -> None:
+        """Store a finished run and what it changed of its session; nothing where that is gone.
+
+        The oldest run falls out of the history.
         """
-        session = {
-            "of_session": run.session_id,
-            "run_count": number,
-            "last_run_at": run.started_at,
-            "data": run.data,
-        }
-        row = {
-            "id": run.run_id,
-            "session_id": run.session_id,
-            "number": number,
-            "started_at": run.started_at,
-            "code": code,
-            "result": run.model_dump(mode="json"),
-        }
-        oldest = {"of_session": run.session_id, "newest_to_forget": number - self._keep}
+        finished = Finished(run, number, code)
+        if self._journal is not None and self._journal.waiting_bytes < _MOST_BEHIND_BYTES:
+            line = finished.line()
+            if len(line) <= _LONG_LINE_BYTES:
+                self._journal.add(line, finished)
+                self._database.prompt(_BEHIND_SECONDS)
+                return
+        await self._database.run(lambda transaction: self._add(transaction, [finished]))
 
-        def query(transaction: Transaction) -> bool:
-            connection = transaction.connection()
-            if not connection.execute(_CHANGE_SESSION, session).rowcount:
-                return False
-            connection.execute(_ADD_RUN, row)
+    def _write_behind(self) -> None:
+        """Write what has gathered; called in a thread."""
+        assert self._journal is not None
+        with self._writing:
+            if not (gathered := self._journal.take()):
+                return
+            try:
+                self._database.commit(lambda transaction: self._add(transaction, gathered))
+            except (OperationalError, InterfaceError):
+                raise
+            except StatementError:
+                self._write_one_by_one(gathered)
+            self._journal.done()
+
+    def _write_one_by_one(self, gathered: list[Finished]) -> None:
+        """Let a run that the database does not take keep none of the others out."""
+        for finished in gathered:
+            try:
+                self._database.commit(partial(self._add, finished=[finished]))
+            except (OperationalError, InterfaceError):
+                raise
+            except StatementError:
+                log.exception("run_not_stored", run_id=finished.run.run_id)
+
+    def _add(self, transaction: Transaction, finished: list[Finished]) -> None:
+        """Add runs to the histories; those that are in them, or whose session is gone, are not."""
+        of_session: dict[str, list[Finished]] = {}
+        for each in finished:
+            of_session.setdefault(each.run.session_id, []).append(each)
+        connection = transaction.connection()
+        for session_id, its in of_session.items():
+            count = connection.scalar(_COUNT_RUNS, {"of_session": session_id})
+            new = [each for each in its if count is not None and each.number > count]
+            if not new:
+                continue
+            last = max(new, key=lambda each: each.number)
+            connection.execute(
+                _CHANGE_SESSION,
+                {
+                    "of_session": session_id,
+                    "run_count": last.number,
+                    "last_run_at": last.run.started_at,
+                    "data": last.run.data,
+                },
+            )
+            newest_to_forget = last.number - self._keep
+            rows = [_row(each) for each in new if each.number > newest_to_forget]
+            connection.execute(_ADD_RUN, rows)
+            oldest = {"of_session": session_id, "newest_to_forget": newest_to_forget}
             connection.execute(_FORGET_RUNS, oldest)
-            return True
-
-        return await self._database.run(query)
 
     async def get(self, session_id: str, run_id: str) -> Run | None:
         """A run of the session's history, or None."""
@@ -99,6 +200,27 @@ class RunStore:
                 transaction.connection().execute(statement.values(result=result))
 
         await self._database.run(query)
+
+
+def _left(line: bytes) -> Finished | None:
+    """The run in a line of the journal; None for one that was not written to its end."""
+    try:
+        return Finished.of(line)
+    except (ValueError, TypeError):
+        log.warning("journal_line_unreadable", size=len(line))
+        return None
+
+
+def _row(finished: Finished) -> dict[str, Any]:
+    run = finished.run
+    return {
+        "id": run.run_id,
+        "session_id": run.session_id,
+        "number": finished.number,
+        "started_at": run.started_at,
+        "code": finished.code,
+        "result": run.model_dump(mode="json"),
+    }
 
 
 def _summary(row: RunRow) -> RunSummary:

@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import resource
+import signal
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -43,9 +45,12 @@ def sessions(database):
     return SessionStore(database)
 
 
-@pytest.fixture
-def runs(database):
-    return RunStore(database, keep=3)
+@pytest.fixture(params=["at once", "behind"])
+def runs(io_loop, database, tmp_path, request):
+    store = RunStore(database, 3, tmp_path / "journal" if request.param == "behind" else None)
+    io_loop.run_sync(store.open)
+    yield store
+    io_loop.run_sync(store.close)
 
 
 def record(session_id="s", *, age=0, **fields):
@@ -235,7 +240,7 @@ async def test_a_deleted_session_takes_its_runs_along_and_no_others(sessions, ru
 async def test_a_run_comes_out_as_it_was_put_in_with_what_it_changed(sessions, runs):
     await sessions.add(record())
     run = run_of(stdout="Grüße 💥\n", data={"a": "\ud800"}, outputs=[], timed_out=True)
-    assert await runs.finish(run, 1, "print(1)")
+    await runs.finish(run, 1, "print(1)")
     assert await runs.get("s", run.run_id) == run
     assert await sessions.get("s") == record(run_count=1, data=run.data, last_run_at=run.started_at)
     (summary,) = await runs.latest("s")
@@ -244,7 +249,7 @@ async def test_a_run_comes_out_as_it_was_put_in_with_what_it_changed(sessions, r
 
 
 async def test_a_run_of_a_session_that_is_gone_is_not_stored(sessions, runs):
-    assert not await runs.finish(run_of(), 1, "1")
+    await runs.finish(run_of(), 1, "1")
     assert await runs.get("s", "run_s_1") is None
 
 
@@ -262,6 +267,92 @@ async def test_the_latest_runs_are_kept_newest_first_and_older_ones_forgotten(se
         await runs.finish(run_of(number=number), number, f"{number}")
     assert [summary.code for summary in await runs.latest("s")] == ["5", "4", "3"]
     assert await runs.get("s", "run_s_2") is None
+
+
+@pytest.fixture
+def killed(io_loop, url, tmp_path):
+    """A service's store that was killed after `finish`: the database has heard of nothing."""
+    database = Database(url)
+    io_loop.run_sync(database.open)
+    store = RunStore(database, 3, tmp_path / "journal")
+    io_loop.run_sync(store.open)
+    database.prompt = lambda seconds: None
+    yield store
+    store._journal.close()
+    database.write_behind(lambda: None)
+    io_loop.run_sync(database.close)
+
+
+async def test_a_finished_run_survives_a_kill_and_is_written_once(
+    database, sessions, killed, tmp_path
+):
+    await sessions.add(record())
+    for number in (1, 2):
+        run = run_of(number=number, data={"a": "\ud800"}, stdout="\u2028\n")
+        await killed.finish(run, number, f"{number}\u2028")
+    assert (await sessions.get("s")).run_count == 0
+    (journal,) = (path for path in tmp_path.glob("journal.*") if path.stat().st_size)
+    lines = journal.read_bytes()
+    for left in (lines, lines, lines + b'[[3, "torn'):
+        journal.write_bytes(left)
+        after = RunStore(database, 3, tmp_path / "journal")
+        await after.open()
+        assert [found.code for found in await after.latest("s")] == ["2\u2028", "1\u2028"]
+        assert await after.get("s", "run_s_2") == run
+        assert await sessions.get("s") == record(
+            run_count=2, data=run.data, last_run_at=run.started_at
+        )
+        assert not journal.read_bytes()
+        await after.close()
+
+
+async def test_what_is_written_behind_is_read_and_changed_in_order(io_loop, sessions, runs):
+    await sessions.add(record())
+    await runs.finish(run_of(data={"of": "the run"}), 1, "1")
+    await sessions.change("s", {"data": {"of": "the caller"}})
+    assert (await sessions.get("s")).data == {"of": "the caller"}
+    await runs.finish(run_of(number=2, data={"of": "another"}), 2, "2")
+    assert (await sessions.get("s")).data == {"of": "another"}
+    await runs.finish(run_of(number=3), 3, "3")
+    assert await sessions.delete("s")
+    await sessions.add(record())
+    assert await sessions.get("s") == record()
+    assert await runs.latest("s") == []
+
+
+async def test_a_run_that_the_database_refuses_keeps_out_no_other(database, sessions, tmp_path):
+    store = RunStore(database, 3, tmp_path / "journal")
+    await store.open()
+    await sessions.add(record())
+    await sessions.add(record("t"))
+    await store.finish(run_of(), 1, "1")
+    await store.finish(run_of("t").model_copy(update={"run_id": "run_s_1"}), 1, "the same id")
+    await store.finish(run_of(number=2), 2, "2")
+    assert [found.code for found in await store.latest("s")] == ["2", "1"]
+    assert await store.latest("t") == []
+    await store.close()
+
+
+async def test_a_journal_on_a_full_disk_refuses_the_run_and_keeps_the_others(
+    database, sessions, tmp_path
+):
+    store = RunStore(database, 3, tmp_path / "journal")
+    await store.open()
+    await sessions.add(record())
+    await store.finish(run_of(), 1, "1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    room = sum(path.stat().st_size for path in tmp_path.glob("journal.*")) + 10
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        with pytest.raises(OSError, match="disk is full"):
+            await store.finish(run_of(number=2), 2, "2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    await store.finish(run_of(number=3), 3, "3")
+    assert [found.code for found in await store.latest("s")] == ["3", "1"]
+    await store.close()
 
 
 async def test_background_output_is_added_to_a_run_that_is_there(sessions, runs):
