@@ -36,6 +36,9 @@ class KernelsvcSession(Session):
         await self._connection.request("POST", f"{self.path}/sleep")
 
     async def close(self) -> None:
+        # A new one: on the old one, a run that was given up may still be going on.
+        await self._connection.close()
+        await self._connection.open()
         await self._connection.request("DELETE", self.path)
         await self._connection.close()
 
