@@ -30,6 +30,7 @@ from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Kind, Pool, PoolPolicy
 from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
+from kernelsvc.metrics import Metrics
 from kernelsvc.models.fields import Bounds
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
@@ -120,7 +121,8 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         policy = _policy(settings, settings.base_url or url)
 
         pool = _pool(settings, launcher, workspaces)
-        parts = SessionParts(policy, launcher, pool, workspaces, sessions, runs)
+        metrics = Metrics()
+        parts = SessionParts(policy, launcher, pool, workspaces, sessions, runs, metrics)
         service = SessionService(parts)
 
         async def check_ready() -> None:
@@ -139,6 +141,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             check_ready,
             settings.header_timeout,
             keys,
+            metrics,
             _front(settings, on_loopback),
         )
         application = make_application(context)

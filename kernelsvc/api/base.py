@@ -19,6 +19,7 @@ from kernelsvc.api.operations import declared
 from kernelsvc.api.problems import HTTP_CODES, RETRY_SECONDS, STATUS
 from kernelsvc.errors import FieldProblem, InvalidRequest, KernelsvcError
 from kernelsvc.keys.ring import KeyRing
+from kernelsvc.metrics import Metrics
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.fields import Bounds
 from kernelsvc.models.problem import Problem, ProblemDetail
@@ -45,6 +46,7 @@ class ApiContext:
     check_ready: Callable[[], Awaitable[None]]
     stall_timeout: float
     keys: KeyRing
+    metrics: Metrics
     front: Front = field(default_factory=Front)
     answers: set["asyncio.Future[None]"] = field(default_factory=set)
 

@@ -1,12 +1,13 @@
-"""/health: whether the process lives, and whether it can do its work."""
+"""/health and /metrics: whether the process lives, can do its work, and what it has done."""
 
 from typing import Literal
 
 from pydantic import BaseModel
 
 from kernelsvc.api.base import ApiHandler
-from kernelsvc.api.operations import operation
-from kernelsvc.errors import NotReady
+from kernelsvc.api.operations import Bytes, operation
+from kernelsvc.errors import Forbidden, NotReady
+from kernelsvc.metrics import CONTENT_TYPE
 
 
 class Health(BaseModel):
@@ -36,3 +37,15 @@ class ReadyHandler(ApiHandler):
         """200 only while a session could be created now; else 503, which says why."""
         await self.context.check_ready()
         self.answer(Health())
+
+
+class MetricsHandler(ApiHandler):
+    """/metrics"""
+
+    @operation(Bytes(CONTENT_TYPE.partition(";")[0]))
+    async def get(self) -> None:
+        """Get what the service counts of itself, for Prometheus. A key needs the scope `admin`."""
+        if "admin" not in self.caller.scopes:
+            raise Forbidden("only a key with the scope admin may read the metrics")
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(self.context.metrics.text())

@@ -9,7 +9,7 @@ from tornado.web import Application
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
-from kernelsvc.api.health import LiveHandler, ReadyHandler
+from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
 from kernelsvc.api.runs import RunHandler, RunResultHandler, RunsHandler
 from kernelsvc.api.sessions import (
@@ -39,6 +39,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/wake": WakeHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
+    "/metrics": MetricsHandler,
     "/openapi.json": DocumentHandler,
     "/docs": DocsHandler,
 }

@@ -86,6 +86,11 @@ class Capacity:
         self._calm = asyncio.Event()
         self._calm.set()
 
+    @property
+    def taken(self) -> int:
+        """How many sandboxes sessions have."""
+        return self._taken
+
     async def take(self) -> None:
         """Count one more sandbox, making room for it where need be; raises NoCapacity."""
         while self._is_full() or self._is_short_of_memory():

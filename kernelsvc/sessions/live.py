@@ -24,6 +24,7 @@ from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Launcher, Seat
 from kernelsvc.kernels.pool import Pool
+from kernelsvc.metrics import Metrics
 from kernelsvc.models.event import Event
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
@@ -57,6 +58,7 @@ class SessionParts:
     workspaces: Workspaces
     sessions: SessionStore
     runs: RunStore
+    metrics: Metrics
 
 
 class LiveSession:
@@ -74,6 +76,7 @@ class LiveSession:
         self._policy = parts.policy
         self._sessions = parts.sessions
         self._runs = parts.runs
+        self._metrics = parts.metrics
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
@@ -96,6 +99,7 @@ class LiveSession:
             launcher=parts.launcher,
             pool=parts.pool,
             capacity=capacity,
+            metrics=parts.metrics,
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
@@ -342,6 +346,7 @@ class LiveSession:
             data_detail=data_detail,
             **result.fields(ending, collector.collected(), lost_before, exceeded),
         )
+        self._metrics.run_finished(run.status, duration)
         await self._keep(run, request.code)
         if not self._record.persistent:
             await self._clear()

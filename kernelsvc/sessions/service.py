@@ -59,6 +59,10 @@ class SessionService:
         self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
+        watch = parts.metrics.watch
+        watch("sessions_awake", "Sessions that are in memory", lambda: len(self._live))
+        watch("pool_members", "Kernels that wait for a session", lambda: parts.pool.size)
+        watch("sandboxes", "Sandboxes that sessions have", lambda: self._capacity.taken)
 
     # ---- its own life
 

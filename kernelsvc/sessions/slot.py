@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +13,7 @@ from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Launcher, Seat
 from kernelsvc.kernels.pool import Kind, Pool
+from kernelsvc.metrics import Metrics
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.room import Room
@@ -41,6 +43,7 @@ class KernelSlot:
         launcher: Launcher,
         pool: Pool,
         capacity: Capacity,
+        metrics: Metrics,
         on_late: LateSink,
         on_death: Callable[[int], None],
     ) -> None:
@@ -55,6 +58,7 @@ class KernelSlot:
         self._launcher = launcher
         self._pool = pool
         self._capacity = capacity
+        self._metrics = metrics
         self._on_late = on_late
         self._on_death = on_death
         self._seat: Seat | None = None
@@ -86,6 +90,7 @@ class KernelSlot:
                 raise
             except KernelStartFailed as error:
                 await self.free()
+                self._metrics.kernel_start_failed()
                 reason = str(error)
                 log.warning(
                     "kernel_start_failed",
@@ -107,6 +112,7 @@ class KernelSlot:
         if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
         self._used_up, self._stopped_for = False, None
+        began = time.monotonic()
         await asyncio.to_thread(self._room.prepare)
         kernel = None
         if self._seat is None:
@@ -117,6 +123,7 @@ class KernelSlot:
         assert self._seat is not None
         self._oom_kills = self._seat.enclosure.oom_kills()
         pid = kernel.process.pid
+        self._metrics.kernel_started(how, time.monotonic() - began)
         log.info("kernel_started", session_id=self._session_id, pid=pid, how=how)
         return kernel
 

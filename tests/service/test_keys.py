@@ -39,6 +39,7 @@ ENDPOINTS = [
     ("POST", "/api/sessions/s/restart", ""),
     ("POST", "/api/sessions/s/sleep", ""),
     ("POST", "/api/sessions/s/wake", ""),
+    ("GET", "/metrics", ""),
 ]
 OF_A_SESSION = [endpoint for endpoint in ENDPOINTS if endpoint[1].startswith("/api/sessions/s")]
 
