@@ -41,6 +41,7 @@ class DataFile:
     """The file in one workspace, and what it was like when the service last saw it."""
 
     def __init__(self, workspace: Path, max_bytes: int, owner: Owner | None = None) -> None:
+        self._path = workspace / DATA_FILE
         self._root = os.fsencode(workspace.parent)
         self._workspace = os.fsencode(workspace.name)
         self._max_bytes = max_bytes
@@ -86,9 +87,15 @@ class DataFile:
             return DataRead(None, f"{DATA_FILE} was not taken over: {_reason(error)}")
 
     def is_as_seen(self) -> bool:
-        """Whether it is there, and nothing has happened to it since it was last seen."""
-        signature = self._signature()
-        return signature is not None and signature == self._seen
+        """Whether it is there, and nothing has happened to it since it was last seen.
+
+        It is only looked at, by its path: whatever the code may have put on the way there, it is
+        the very file that was seen.
+        """
+        try:
+            return _of(os.lstat(self._path)) == self._seen
+        except OSError:
+            return False
 
     def is_missing(self) -> bool:
         """Whether nothing is there."""
@@ -131,6 +138,10 @@ def _signature(workspace: int) -> Signature | None:
         found = os.stat(_NAME, dir_fd=workspace, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    return _of(found)
+
+
+def _of(found: os.stat_result) -> Signature:
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

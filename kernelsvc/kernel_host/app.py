@@ -6,19 +6,18 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import zmq
 from ipykernel.displayhook import ZMQDisplayHook
-from ipykernel.iostream import IOPubThread
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.jsonutil import json_default
 from jupyter_client.session import orjson_packer
 from traitlets.config import Config
 
 from kernelsvc.kernel_host.imports import import_from_workspace
+from kernelsvc.kernel_host.iopub import IOThread
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
 from kernelsvc.kernel_host.session import KernelSession
@@ -29,56 +28,6 @@ LINGER_MS = 1000
 
 
 os_exit = os._exit
-
-
-class IOThread(IOPubThread):
-    """The thread that owns the iopub socket; a forked child of the kernel leaves it alone.
-
-    The socket has a ZeroMQ context of its own, so that `finish` can wait for the last words to
-    leave the process without having to close every other socket first.
-    """
-
-    def __init__(self, context: Any, socket: Any, session: Any) -> None:
-        super().__init__(socket, session=session)
-        self._context = context
-
-    def _setup_event_pipe(self) -> None:
-        """Others wake this thread by a counter of the system's; a socket each costs them more."""
-        self._awakened = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        loop: Any = self.io_loop
-        loop.asyncio_loop.add_reader(self._awakened, self._run_scheduled)
-
-    def schedule(self, f: Callable[[], object]) -> None:
-        """Run `f` in this thread, after all that was scheduled before; at once where it has ended.
-
-        Whoever schedules wakes, so that an exception (an interrupt) between the two loses nothing
-        but the time until the next.
-        """
-        if self.thread.is_alive():
-            self._events.append(f)
-            os.eventfd_write(self._awakened, 1)
-        else:
-            f()
-
-    def _run_scheduled(self) -> None:
-        os.eventfd_read(self._awakened)
-        for _ in range(len(self._events)):
-            self._events.popleft()()
-
-    def finish(self) -> None:
-        """Publish what is left, and return when it has left the process (LINGER_MS at most)."""
-        self.stop()
-        if not self.closed:
-            self.socket.close()
-        self._context.term()
-
-    def is_current(self) -> bool:
-        """Whether the caller runs in this thread, or it has ended and anyone may publish."""
-        return threading.current_thread() is self.thread or not self.thread.is_alive()
-
-    def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        if self._is_master_process():
-            super()._really_send(msg, *args, **kwargs)
 
 
 class KernelApp(IPKernelApp):

@@ -75,6 +75,22 @@ class Kernel(IPythonKernel):
 
         return reset
 
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Say whether a request is being worked on; nothing interrupts the main thread just now."""
+        assert self.session is not None
+        about = parent or self.get_parent(channel)
+        message = self.session.msg("status", {"execution_state": status}, parent=about)
+        frames = self.session.serialize(message, self._topic("status"))
+        if channel == "shell":
+            self.iopub_thread.send_at_once(frames)
+        else:
+            self.iopub_thread.send_multipart(frames)
+
+    def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
+        """Tell other clients which code runs; but where the service asks, there are none."""
+        if METADATA_KEY not in parent["metadata"]:
+            super()._publish_execute_input(code, parent, execution_count)
+
     def _note_result(self, result: ExecutionResult | None) -> None:
         if result is not None:
             error = result.error_before_exec or result.error_in_exec

@@ -1,9 +1,9 @@
 """One live kernel and the requests sent to it.
 
 Theory of operation. A `Kernel` is one process's life: one that replaces another is a new object, so
-"the same kernel" means "the same memory". It has one client with one reader per channel. An iopub
-message belongs to the run whose execute request is its parent; what comes for a run that has ended
-goes to `on_late`.
+"the same kernel" means "the same memory". It has one socket per channel. An iopub message belongs
+to the run whose execute request is its parent; what comes for a run that has ended goes to
+`on_late`.
 
 A run has ended when the reply and the `idle` of its request are here. Either may be lost (code can
 break its kernel in many ways), so the other alone ends it after `LOST_SECONDS` without a word.
@@ -14,27 +14,26 @@ behind the last byte, so `ended` comes after every message has been read.
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 import zmq.asyncio
-from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.client import KernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
-from zmq.utils.monitor import recv_monitor_message
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
+from kernelsvc.kernels.channel import Channel
 from kernelsvc.kernels.host import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
 
 LOST_SECONDS = 1.0
 _NUDGE_SECONDS = 0.2
 _DISCONNECT_SECONDS = 2.0
-_BATCH = 16
+_HIGH_WATER = 64
 
 EventSink = Callable[[Event], None]
 LateSink = Callable[[str, Event], None]
@@ -125,10 +124,13 @@ class Kernel:
         self.process = process
         self.on_late = on_late
         self._context = context
-        self._client: AsyncKernelClient
+        key, scheme = manager.session.key, manager.session.signature_scheme
+        self._session = Session(key=key, signature_scheme=scheme)
+        self._channels: list[Channel] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._disconnected = asyncio.Event()
         self._execution: Execution | None = None
         self._heard = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self.ended = asyncio.Event()
 
     async def connect(self) -> None:
@@ -138,14 +140,14 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
-        self._client = _client(self._manager, self._context)
-        self._client.start_channels(stdin=False, hb=False)
-        monitor = self._iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._tasks = [
-            asyncio.create_task(self._read_iopub()),
-            asyncio.create_task(self._read_shell()),
-            asyncio.create_task(self._watch(monitor)),
-        ]
+        client = _client(self._manager, self._session, self._context)
+        identity = self._session.bsession
+        self._shell = self._open(client.connect_shell(identity=identity), self._hear_reply)
+        self._control = self._open(client.connect_control(identity=identity), lambda frames: None)
+        self._iopub = self._open(client.connect_iopub(), self._hear)
+        monitor = self._iopub.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._open(monitor, lambda frames: self._disconnected.set())
+        self._watching = asyncio.create_task(self._watch())
         while not await self.answers(_NUDGE_SECONDS):
             if self.ended.is_set():
                 raise KernelStartFailed(f"it ended with {self.process.exited.result()} at once")
@@ -153,16 +155,17 @@ class Kernel:
     async def answers(self, seconds: float) -> bool:
         """Whether it is heard of within that time when asked for something over control."""
         self._heard.clear()
-        message = self._client.session.msg("kernel_info_request", {})
-        self._client.control_channel.send(message)
+        self._send(self._control, self._session.msg("kernel_info_request", {}))
         await self._either(self._heard, seconds)
         return self._heard.is_set() and not self.ended.is_set()
 
-    @property
-    def _iopub(self) -> zmq.asyncio.Socket:
-        socket = self._client.iopub_channel.socket
-        assert isinstance(socket, zmq.asyncio.Socket)
-        return socket
+    def _open(self, socket: "zmq.Socket[bytes]", take: Callable[[list[bytes]], object]) -> Channel:
+        channel = Channel(socket, take)
+        self._channels.append(channel)
+        return channel
+
+    def _send(self, channel: Channel, message: dict[str, Any]) -> None:
+        channel.send(self._session.serialize(message))
 
     async def _either(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for the event, the kernel's end or the time to pass."""
@@ -175,8 +178,7 @@ class Kernel:
         self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
     ) -> Execution:
         """Send an execute request; `sink` gets what it puts out, as it comes."""
-        session = self._client.session
-        message = session.msg(
+        message = self._session.msg(
             "execute_request",
             messages.execute_content(code),
             metadata=messages.execute_metadata(env, stdin),
@@ -185,32 +187,16 @@ class Kernel:
         if self.ended.is_set():
             execution.end()
         else:
-            self._client.shell_channel.send(message)
+            self._send(self._shell, message)
         return execution
 
     def ask_to_leave(self) -> None:
         """Send a shutdown request: the kernel runs its exit handlers and ends."""
-        message = self._client.session.msg("shutdown_request", {"restart": False})
-        self._client.control_channel.send(message)
-
-    async def _read_iopub(self) -> None:
-        while True:
-            await self._iopub.poll()
-            self._take_iopub(_BATCH)
-            # Polling does not yield while there is something to read; a flood would starve others.
-            await asyncio.sleep(0)
-
-    def _take_iopub(self, most: float) -> None:
-        """Take the messages that are here, `most` of them."""
-        direct: zmq.Socket[bytes] = zmq.Socket.shadow(self._iopub)
-        with contextlib.suppress(zmq.Again):
-            while most > 0:
-                self._hear(direct.recv_multipart(zmq.NOBLOCK))
-                most -= 1
+        self._send(self._control, self._session.msg("shutdown_request", {"restart": False}))
 
     def _hear(self, frames: list[Any]) -> None:
         self._heard.set()
-        message = messages.unpack(self._client.session, frames)
+        message = messages.unpack(self._session, frames)
         request_id = messages.parent_id(message) if message else None
         event = messages.event(message) if message else None
         if event is None or request_id is None:
@@ -221,29 +207,21 @@ class Kernel:
         else:
             self.on_late(request_id, event)
 
-    async def _read_shell(self) -> None:
-        socket = self._client.shell_channel.socket
-        assert socket is not None
-        while True:
-            message = messages.unpack(self._client.session, await socket.recv_multipart())
-            if (
-                message
-                and self._execution
-                and messages.parent_id(message) == self._execution.request_id
-            ):
-                self._execution.hear_reply(messages.reply(message))
+    def _hear_reply(self, frames: list[bytes]) -> None:
+        message = messages.unpack(self._session, frames)
+        execution = self._execution
+        if message and execution and messages.parent_id(message) == execution.request_id:
+            execution.hear_reply(messages.reply(message))
 
-    async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
+    async def _watch(self) -> None:
         """Mark the end once the process is gone and everything it sent has been read."""
-        disconnected = asyncio.ensure_future(recv_monitor_message(monitor))
         try:
             await asyncio.shield(self.process.exited)
-            await asyncio.wait([disconnected], timeout=_DISCONNECT_SECONDS)
-            self._take_iopub(math.inf)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DISCONNECT_SECONDS):
+                    await self._disconnected.wait()
+            self._iopub.read_all()
         finally:
-            disconnected.cancel()
-            self._iopub.disable_monitor()
-            monitor.close(linger=0)
             self.ended.set()
             if self._execution is not None:
                 self._execution.end()
@@ -253,20 +231,25 @@ class Kernel:
         if not self.process.exited.done():
             self.process.kill()
             await asyncio.wait([self.process.exited], timeout=_DISCONNECT_SECONDS * 5)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks:
-            for channel in ("shell", "iopub", "control"):
-                getattr(self._client, f"{channel}_channel").stop()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._iopub.socket.disable_monitor()
+        for channel in self._channels:
+            channel.close()
         await self._manager.cleanup_resources()
 
 
-def _client(manager: AsyncKernelManager, context: zmq.asyncio.Context) -> AsyncKernelClient:
-    """A client with a session id of its own.
+def _client(
+    manager: AsyncKernelManager, session: Session, context: zmq.asyncio.Context
+) -> KernelClient:
+    """What makes the sockets to the manager's kernel.
 
-    The manager's would be the same ZeroMQ identity as the manager's own sockets, and of two with
-    one identity the kernel answers only the later.
+    They belong to a session of their own: the manager's id would be the ZeroMQ identity of the
+    manager's own sockets, too, and of two with one identity the kernel answers only the later.
     """
-    session = Session(key=manager.session.key, signature_scheme=manager.session.signature_scheme)
-    return manager.client(session=session, context=context)
+    plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context(context)
+    plain.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+    client = KernelClient(context=plain, session=session)
+    client.load_connection_info(manager.get_connection_info())
+    return client

@@ -109,7 +109,7 @@ def _event(kind: str, content: Message) -> Event | None:
             return Text(
                 "stderr" if content["name"] == "stderr" else "stdout", clean(content["text"])
             )
-        case "execute_input":
+        case "status" if content["execution_state"] == "busy":
             return Started()
         case "status" if content["execution_state"] == "idle":
             return Idle()

@@ -8,7 +8,7 @@ from kernelsvc.models.output import MimeBundle
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The kernel began to execute the code (execute_input)."""
+    """The kernel began to execute the code (status: busy)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
 from kernelsvc.store.tables import RunRow, SessionRow
 
-_BEHIND_SECONDS = 0.2
+_BEHIND_SECONDS = 0.5
 _MOST_BEHIND_BYTES = 4 << 20
 _LONG_LINE_BYTES = 256 << 10
 
@@ -95,7 +95,7 @@ class RunStore:
         """Write what has gathered; where that fails, it stays in the journal for the next start."""
         if self._journal is not None:
             try:
-                await asyncio.to_thread(self._write_behind)
+                await self._database.run(lambda transaction: None)
             except SQLAlchemyError:
                 log.exception("runs_left_in_the_journal")
             self._database.write_behind(lambda: None)

@@ -13,6 +13,7 @@ from httpx import AsyncClient
 from kernelsvc.app import CannotStart, serving
 from tests.support.api import Api
 from tests.support.inside import process_inside
+from tests.support.process import ServiceProcess
 from tests.support.waiting import eventually
 
 
@@ -61,6 +62,23 @@ async def test_sessions_survive_with_all_but_their_memory(make_settings):
         assert (await api.run("1"))["memory"] == "kept"
         assert (await api.session())["run_count"] == 3
         assert len(await history(api)) == 3
+
+
+async def test_what_was_answered_right_before_a_kill_is_there_afterwards(make_settings):
+    settings = make_settings()
+    with ServiceProcess(data_dir=settings.data_dir) as killed:
+        async with AsyncClient(base_url=killed.url, timeout=30) as http:
+            api = Api(http)
+            await api.create()
+            runs = [await api.run(f"print({number})", env={"N": "1"}) for number in range(5)]
+            killed.kill()
+    async with service(settings) as api:
+        assert [run["run_id"] for run in await history(api)] == [
+            run["run_id"] for run in reversed(runs)
+        ]
+        found = await api.send("GET", f"/api/sessions/s/runs/{runs[-1]['run_id']}")
+        assert found.json == runs[-1]
+        assert (await api.session())["run_count"] == 5
 
 
 async def test_a_session_that_never_ran_has_no_memory_to_lose(make_settings):

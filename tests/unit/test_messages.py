@@ -30,9 +30,10 @@ def message(kind, **content):
     [
         (message("stream", name="stdout", text="x"), Text("stdout", "x")),
         (message("stream", name="stderr", text="x"), Text("stderr", "x")),
-        (message("execute_input", code="x", execution_count=1), Started()),
+        (message("execute_input", code="x", execution_count=1), None),
+        (message("status", execution_state="busy"), Started()),
         (message("status", execution_state="idle"), Idle()),
-        (message("status", execution_state="busy"), None),
+        (message("status", execution_state="starting"), None),
         (
             message("execute_result", data={"a/b": "c"}, metadata={"m": 1}, execution_count=4),
             Result({"a/b": "c"}, {"m": 1}, 4),
