@@ -178,10 +178,20 @@ class Kernel:
         self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
     ) -> Execution:
         """Send an execute request; `sink` gets what it puts out, as it comes."""
+        return self._execute(messages.execute_content(code), env, stdin, sink)
+
+    async def warm_up(self, seconds: float) -> None:
+        """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
+        nothing = messages.execute_content("None", counted=False)
+        execution = self._execute(nothing, {}, None, lambda event: None)
+        await asyncio.wait([execution.done], timeout=seconds)
+        self._execution = None
+
+    def _execute(
+        self, content: dict[str, Any], env: dict[str, str], stdin: str | None, sink: EventSink
+    ) -> Execution:
         message = self._session.msg(
-            "execute_request",
-            messages.execute_content(code),
-            metadata=messages.execute_metadata(env, stdin),
+            "execute_request", content, metadata=messages.execute_metadata(env, stdin)
         )
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
         if self.ended.is_set():

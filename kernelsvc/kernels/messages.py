@@ -71,12 +71,15 @@ def _load(part: bytes) -> Any:
         return json.loads(part)
 
 
-def execute_content(code: str) -> Message:
-    """The content of an execute request: history kept, nothing queued behind a failure aborted."""
+def execute_content(code: str, *, counted: bool = True) -> Message:
+    """The content of an execute request: nothing queued behind a failure is aborted.
+
+    One that is not `counted` leaves history and execution count as they are.
+    """
     return {
         "code": code,
-        "silent": False,
-        "store_history": True,
+        "silent": not counted,
+        "store_history": counted,
         "user_expressions": {},
         "allow_stdin": False,
         "stop_on_error": False,

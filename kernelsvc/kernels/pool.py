@@ -29,6 +29,7 @@ from kernelsvc.models.limits import Limits
 
 DEMAND_SECONDS = 60.0
 _ANSWER_SECONDS = 1.0
+_WARM_UP_SECONDS = 10.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _NO_ROOM_SECONDS = 5.0
@@ -254,9 +255,15 @@ class Pool:
         except BaseException:
             self._in_background(self._give_up(spare, starting))
             raise
+        member = Member(seat, kernel, time.monotonic())
+        try:
+            await kernel.warm_up(_WARM_UP_SECONDS)
+        except BaseException:
+            self.discard(member)
+            raise
         seat.enclosure.hold_back(False)
         log.info("kernel_prepared", pid=kernel.process.pid, internet=kind.internet)
-        return Member(seat, kernel, time.monotonic())
+        return member
 
     async def _give_up(self, spare: Path, starting: asyncio.Task[Seat]) -> None:
         try:
