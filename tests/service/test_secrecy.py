@@ -82,7 +82,7 @@ async def test_what_a_statement_fails_with_tells_nothing_of_its_values(tmp_path,
     runs = RunStore(database, keep=3)
     await runs.finish(run_of(), 1, "1")
     with pytest.raises(Exception, match="UNIQUE") as failed:
-        await runs.finish(run_of(stdout="output-marker"), 1, "code-marker")
+        await runs.finish(run_of(stdout="output-marker"), 2, "code-marker")
     await database.close()
     assert "marker" not in str(failed.value)
 

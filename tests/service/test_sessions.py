@@ -304,7 +304,10 @@ async def test_delete_leaves_no_process_no_file_and_no_row(api, tmp_path):
     )
     processes = [process_inside(pid) for pid in run["stdout"].split()]
     assert all(process.is_running() for process in processes)
+    # Who reads finds the run written, whoever looks into the database by himself perhaps not yet.
+    assert (await api.send("GET", "/api/sessions/s/runs")).json["count"] == 1
     assert rows(tmp_path) == (1, 1)
+    await api.run("2")
     answer = await api.send("DELETE", "/api/sessions/s")
     assert answer.status == 200
     assert answer.json.keys() == {"success", "id", "deleted_at"}
@@ -314,6 +317,8 @@ async def test_delete_leaves_no_process_no_file_and_no_row(api, tmp_path):
     assert workspaces(tmp_path) == []
     assert list((tmp_path / "data" / "workspaces.trash").iterdir()) == []
     assert rows(tmp_path) == (0, 0)
+    journals = list((tmp_path / "data").glob("runs.journal.*"))
+    assert [journal.read_bytes() for journal in journals] == [b"", b""]
     assert (await api.send("GET", "/api/sessions/s")).status == 404
     assert (await api.send("GET", "/api/sessions")).json["count"] == 0
 
