@@ -27,6 +27,7 @@ RUN useradd --uid 10001 --create-home kernelsvc \
     && install --directory --owner=kernelsvc --group=kernelsvc --mode=700 /data
 COPY --from=build /opt/kernelsvc /opt/kernelsvc
 ENV PATH=/opt/kernelsvc/bin:$PATH \
+    KERNELSVC_PRELOAD=numpy,pandas,matplotlib \
     KERNELSVC_DATA_DIR=/data \
     KERNELSVC_BASE_URL=http://127.0.0.1:8787
 USER kernelsvc

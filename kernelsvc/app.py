@@ -110,7 +110,13 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         stack.callback(runtime.close)
         isolation = await asyncio.to_thread(_isolate, settings, on_loopback)
         stack.callback(isolation.close)
-        launcher = Launcher(runtime, isolation, settings.kernel_start_timeout, _internet(settings))
+        launcher = Launcher(
+            runtime,
+            isolation,
+            settings.kernel_start_timeout,
+            _internet(settings),
+            settings.preload,
+        )
         stack.callback(launcher.close)
 
         workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,6 +77,15 @@ def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name.lower() for name in names)
 
 
+def _modules(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError("must be names of modules, such as numpy or matplotlib.pyplot")
+        if find_spec(name.partition(".")[0]) is None:
+            raise ValueError(f"there is no module {name} in the service's environment")
+    return names
+
+
 def _origins(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         scheme, _, host = name.partition("://")
@@ -135,6 +145,7 @@ class Settings(BaseSettings):
     pool_min: NonNegativeInt = 1
     pool_max: NonNegativeInt = 8
     pool_age: Duration = 3600.0
+    preload: Annotated[Names, AfterValidator(_modules)] = ()
     min_free_memory: RequiredSize = 256 * 1024 * 1024
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024

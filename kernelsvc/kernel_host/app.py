@@ -16,7 +16,7 @@ from jupyter_client.jsonutil import json_default
 from jupyter_client.session import orjson_packer
 from traitlets.config import Config
 
-from kernelsvc.kernel_host.imports import import_from_workspace
+from kernelsvc.kernel_host.imports import import_from_workspace, reseed
 from kernelsvc.kernel_host.iopub import IOThread
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
@@ -124,6 +124,7 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
     app.initialize([])
     # traitlets leaves it to the handler what is logged; until there, every message is written out.
     app.log.setLevel(logging.CRITICAL)
+    reseed()
     import_from_workspace()
     announce()
     try:

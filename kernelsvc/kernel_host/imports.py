@@ -9,6 +9,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -37,13 +38,14 @@ _AT_START = (
 _DEBUGGER = "debugpy"
 
 
-def preload() -> None:
-    """Import what a kernel imports while it starts; the pages of it that forks share stay shared.
+def preload(wanted: Iterable[str] = ()) -> None:
+    """Import what a kernel imports while it starts, and the modules that are `wanted` beside it.
 
+    The pages of all that forks share stay shared. Raises ImportError for one that is not there.
     ipykernel's debugger is left without debugpy, some hundred modules that every kernel would load
     and none of our clients can reach; the session's code may still import it.
     """
-    for name in _AT_START:
+    for name in (*_AT_START, *wanted):
         importlib.import_module(name)
     if _DEBUGGER not in sys.modules:
         sys.modules[_DEBUGGER] = None  # type: ignore[assignment]
@@ -55,6 +57,16 @@ def preload() -> None:
     # system copies the page that it is on.
     gc.collect()
     gc.freeze()
+
+
+def reseed() -> None:
+    """Give this kernel random numbers of its own, where its host has imported what makes them.
+
+    Python's own `random` sees to that itself.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
 
 
 def import_from_workspace() -> None:

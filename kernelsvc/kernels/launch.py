@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import zmq
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 
@@ -28,6 +27,8 @@ from kernelsvc.sandbox.egress_process import Egress
 from kernelsvc.sandbox.isolation import Enclosure, Isolation
 from kernelsvc.sandbox.open_files import unnamed_bytes
 
+_FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+"""What it asks for when a host preloads it; in a kernel, ipykernel sees to that."""
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PROGRAMS = (
     str(Path(sys.executable).parent),
@@ -35,7 +36,6 @@ _PROGRAMS = (
 )
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
-_IOPUB_HIGH_WATER = 64
 
 
 @dataclass
@@ -76,7 +76,10 @@ class Seat:
 
 
 class Launcher:
-    """Starts hosts and kernels; owns the ZeroMQ context that their clients share."""
+    """Starts hosts and kernels; owns the ZeroMQ context that their clients share.
+
+    Hosts import the modules `preload`, which their kernels then have at once.
+    """
 
     def __init__(
         self,
@@ -84,14 +87,15 @@ class Launcher:
         isolation: Isolation,
         patience: float,
         internet: EgressPolicy | None = None,
+        preload: tuple[str, ...] = (),
     ) -> None:
         self._runtime = runtime
         self._internet = internet or EgressPolicy()
+        self._preload = preload
         self._isolation = isolation
         self._patience = patience
         self._numbers = itertools.count(1)
         self._context = zmq.asyncio.Context()
-        self._context.setsockopt(zmq.RCVHWM, _IOPUB_HIGH_WATER)
         self._specs = KernelSpecs()
 
     @property
@@ -133,8 +137,8 @@ class Launcher:
                 environment = _environment(enclosure)
                 host = await KernelHost.spawn(
                     enclosure,
-                    [sys.executable, *argv[1:]],
-                    _inherited(),
+                    [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)],
+                    _inherited() | _FOR_MATPLOTLIB | {"MPLCONFIGDIR": environment["MPLCONFIGDIR"]},
                     egress.fd_for_inside if egress else None,
                 )
             except OSError as error:
