@@ -56,7 +56,8 @@ async def test_a_module_of_the_workspace_does_not_hide_the_standard_librarys(api
 NUMBERS = """
 import sys, numpy, random, uuid, tempfile, ssl
 print("pandas" in sys.modules, numpy.random.random(), random.random(), uuid.uuid4(),
-      ssl.RAND_bytes(8).hex(), numpy.random.default_rng().random(), next(tempfile._get_candidate_names()))
+      ssl.RAND_bytes(8).hex(), numpy.random.default_rng().random(),
+      next(tempfile._get_candidate_names()))
 """
 FIGURE = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"
 
