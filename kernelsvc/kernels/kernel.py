@@ -248,6 +248,7 @@ class Kernel:
         for channel in self._channels:
             channel.close()
         await self._manager.cleanup_resources()
+        self._manager.cleanup_connection_file()
 
 
 def _client(

@@ -298,7 +298,7 @@ async def running(service, session_id="s"):
 
 
 async def test_serve_prints_its_url_works_and_stops_leaving_nothing(start_service):
-    async with start_service() as service:
+    async with start_service(pool_max=0) as service:
         await service.api.create()
         run = await service.api.run("import os; print(os.environ['ERA_BASE_URL'])")
         assert run["stdout"].strip() == service.url
@@ -437,7 +437,7 @@ async def test_a_killed_service_leaves_no_kernel_and_the_next_one_works(start_se
         going_on = asyncio.create_task(service.api.run("while True: pass"))
         await running(service)
         processes = service.processes()
-        assert sum(process.name() != "bwrap" for process in processes) == 3
+        assert sum(process.name() != "bwrap" for process in processes) >= 3
         service.stop(signal.SIGKILL)
         await service.process.wait()
         with pytest.raises(HTTPError):

@@ -38,6 +38,10 @@ class Contestant(ABC):
         """End everything that was started, sessions included."""
         return
 
+    async def settle(self) -> None:
+        """Return when nothing is going on in the background."""
+        return
+
     @abstractmethod
     async def create(self) -> Session:
         """Make a session that takes code."""

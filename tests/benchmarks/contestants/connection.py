@@ -26,6 +26,11 @@ class JsonConnection:
 
     async def request(self, method: str, path: str, body: object = None) -> Any:
         """The JSON of the answer, None where it has none; raises RunFailed unless it is a 2xx."""
+        answer = await self.fetch(method, path, body)
+        return json.loads(answer) if answer else None
+
+    async def fetch(self, method: str, path: str, body: object = None) -> bytes:
+        """The answer's body; raises RunFailed unless it is a 2xx."""
         assert self._writer is not None
         payload = b"" if body is None else json.dumps(body).encode()
         self._writer.write(
@@ -41,7 +46,7 @@ class JsonConnection:
         answer = await self._reader.readexactly(length)
         if not head.startswith(b"HTTP/1.1 2"):
             raise RunFailed(f"{method} {path}: {head.decode()}{answer.decode()}")
-        return json.loads(answer) if answer else None
+        return answer
 
     async def close(self) -> None:
         """Hang up."""

@@ -1,5 +1,7 @@
 """Ours: a real `kernelsvc serve`, over HTTP."""
 
+import asyncio
+import re
 import subprocess
 import sys
 from itertools import count
@@ -9,6 +11,9 @@ from tests.benchmarks.contestants.base import Contestant, RunFailed, Session
 from tests.benchmarks.contestants.connection import JsonConnection
 from tests.benchmarks.plan import Unmeasurable
 from tests.support.process import ServiceProcess
+
+# A kernel takes less than this to be made ready, even by who is held back.
+_SETTLED_SECONDS = 2.0
 
 
 class KernelsvcSession(Session):
@@ -78,6 +83,17 @@ class Kernelsvc(Contestant):
         assert self._process is not None
         return self._process.process.pid
 
+    async def settle(self) -> None:
+        """Return when a kernel waits, and no other is being made ready."""
+        assert self._process is not None
+        connection = await JsonConnection(self._process.host, self._process.port).open()
+        seen = -1.0
+        async with asyncio.timeout(60):
+            while (waiting := _gauge(await connection.fetch("GET", "/metrics"))) != seen:
+                seen = waiting
+                await asyncio.sleep(_SETTLED_SECONDS)
+        await connection.close()
+
     async def create(self, **fields: Any) -> KernelsvcSession:
         assert self._process is not None
         connection = await JsonConnection(self._process.host, self._process.port).open()
@@ -85,6 +101,12 @@ class Kernelsvc(Contestant):
         body = {"language": "python", "session_id": session_id, **fields}
         await connection.request("POST", "/api/sessions", body)
         return KernelsvcSession(session_id, connection)
+
+
+def _gauge(metrics: bytes) -> float:
+    """How many kernels wait."""
+    (found,) = re.findall(rb"^kernelsvc_pool_members (\S+)$", metrics, re.MULTILINE)
+    return float(found)
 
 
 def sandbox_holds() -> bool:

@@ -17,6 +17,7 @@ async def measure(plan: Plan) -> list[Row]:
 
         async def wake() -> float:
             await session.sleep()
+            await ours.settle()
             return await seconds_of(first_run, session)
 
         await first_run(session)
