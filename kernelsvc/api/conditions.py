@@ -7,7 +7,7 @@ from kernelsvc.errors import FieldProblem, InvalidRequest
 from kernelsvc.files.contents import Precondition
 
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
-_ETAGS = re.compile(r'\s*(?:W/)?"[^"]*"\s*(?:,\s*(?:W/)?"[^"]*"\s*)*')
+_ETAGS = re.compile(r'(?:W/)?"[^"]*"(?:[ \t]*,[ \t]*(?:W/)?"[^"]*")*')
 _RANGE = re.compile(r"bytes=\s*([0-9]*)-([0-9]*)\s*")
 _MOST_DIGITS = 18
 
@@ -57,7 +57,8 @@ def _etags(name: str, header: str | None, *, weak: bool) -> frozenset[str] | Non
     """The ETags; weak ones, which we never give, are as good as strong ones only where `weak`."""
     if header is None:
         return None
-    if header.strip() == "*":
+    header = header.strip()
+    if header == "*":
         return frozenset("*")
     if not _ETAGS.fullmatch(header):
         raise InvalidRequest([FieldProblem(name, 'must be ETags in quotes, or "*"')])

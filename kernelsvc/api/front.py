@@ -8,7 +8,7 @@ request has the page's origin in `Origin`, which no page can leave out or change
 no `Origin` and are not concerned.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kernelsvc.errors import FieldProblem, Forbidden, InvalidRequest, WrongHost
@@ -73,13 +73,17 @@ def preflight_headers(methods: Iterable[str], headers: str | None) -> dict[str, 
     }
 
 
-def check_parameters(given: Iterable[str], known: tuple[str, ...]) -> None:
-    """Raise InvalidRequest, which names them, where query parameters are not known.
+def check_parameters(given: Mapping[str, Sequence[bytes]], known: tuple[str, ...]) -> None:
+    """Raise InvalidRequest, which names them, where query parameters are not known, or repeated.
 
     A known name that ends in "." stands for all that begin with it.
     """
     prefixes = tuple(name for name in known if name.endswith("."))
-    unknown = [name for name in given if name not in known and not name.startswith(prefixes)]
-    if unknown:
-        problem = "is not a parameter of this request"
-        raise InvalidRequest([FieldProblem(name, problem) for name in unknown])
+    problems = []
+    for name, values in given.items():
+        if name not in known and not name.startswith(prefixes):
+            problems.append(FieldProblem(name, "is not a parameter of this request"))
+        elif len(values) > 1:
+            problems.append(FieldProblem(name, "is given more than once"))
+    if problems:
+        raise InvalidRequest(problems)

@@ -53,6 +53,7 @@ class Host:
         self._pid: int | None = None
         self._returncode: int | None = None
         self._ready: int | None = None
+        self._connection_file = ""
         self._hung_up = False
 
     def serve(self) -> None:
@@ -125,6 +126,7 @@ class Host:
             self._become_kernel(command, ready_in_child, host)
         os.close(ready_in_child)
         self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
+        self._connection_file = command.connection_file
         self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
         self._report(wire.KernelStarted(command.kernel, pid))
 
@@ -196,6 +198,8 @@ class Host:
         self._sweep(since=0.0)
         self._pid = None
         self._forget_ready()
+        with contextlib.suppress(OSError):
+            Path(self._connection_file).unlink()
         self._report(wire.KernelExited(kernel, returncode))
 
     def _sweep(self, since: float) -> int:

@@ -208,10 +208,15 @@ class KernelSlot:
         self._on_death(kernel.process.exited.result())
 
     def close(self, *, kill: bool) -> None:
-        """From outside the turn: try no start again; with `kill`, SIGKILL the kernel now."""
+        """From outside the turn: try no start again; with `kill`, SIGKILL the kernel now.
+
+        With it goes one that is only being started, and may never come to be ready.
+        """
         self._closed = True
         if kill and self.kernel is not None:
             self.kernel.process.kill()
+        elif kill and self._seat is not None:
+            self._seat.host.kill()
 
     async def drop(self, grace: Grace = _AT_ONCE) -> None:
         """End the kernel, if there is one, and free it; its host stays for the next."""

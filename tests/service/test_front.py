@@ -219,6 +219,12 @@ async def test_a_method_that_is_not_served_is_405_whatever_the_query(api):
     assert answer.headers["Allow"] == "GET, POST, DELETE"
 
 
+async def test_a_query_parameter_that_is_given_twice_is_named(api):
+    problem = problem_of(await raw(api, "GET", "/api/sessions?limit=1&limit=2", ""), 400,
+                         "invalid_request")  # fmt: skip
+    assert problem["details"] == [{"field": "limit", "message": "is given more than once"}]
+
+
 async def test_at_no_path_a_query_is_still_404(api):
     problem_of(await api.http.get("/nothing?x=1"), 404, "not_found")
 

@@ -330,6 +330,16 @@ async def test_delete_during_the_start_of_the_kernel_leaves_nothing(api, tmp_pat
     assert rows(tmp_path) == (0, 0)
 
 
+async def test_a_session_whose_kernel_does_not_come_to_be_ready_is_deleted_all_the_same(
+    api, tmp_path
+):
+    await api.create(limits={"cpu": 0.001})
+    async with asyncio.timeout(30):
+        assert (await api.send("DELETE", "/api/sessions/s")).status == 200
+    assert workspaces(tmp_path) == []
+    assert rows(tmp_path) == (0, 0)
+
+
 async def test_delete_twice_at_once_answers_one_of_them_with_404(api):
     await api.create()
     await api.run("1")

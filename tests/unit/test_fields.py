@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kernelsvc.models.fields import Bounds, iso, parse_duration
-from kernelsvc.models.limits import HIGHEST_LIMITS
+from kernelsvc.models.limits import HIGHEST_LIMITS, Limits
 from kernelsvc.models.run import RunRequest
 from kernelsvc.models.session import CreateSession, PatchSession
 
@@ -98,3 +98,10 @@ def test_a_time_is_utc_to_the_millisecond_ending_in_z():
     assert iso(time) == "2026-01-02T03:04:05.678Z"
     assert iso(time.astimezone(timezone(timedelta(hours=-5)))) == "2026-01-02T03:04:05.678Z"
     assert iso(datetime(2026, 1, 2, tzinfo=UTC)) == "2026-01-02T00:00:00.000Z"
+
+
+def test_a_whole_number_is_whole_however_json_writes_it():
+    assert Limits(memory=64.0, processes=2.0) == Limits(memory=64, processes=2)
+    for wrong in ({"memory": 64.5}, {"processes": 2.5}, {"processes": float("inf")}):
+        with pytest.raises(ValidationError):
+            Limits(**wrong)
