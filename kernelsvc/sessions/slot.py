@@ -170,6 +170,10 @@ class KernelSlot:
                     self._seat = await self._launcher.seat(
                         self._kernelspec, self._room.path, self.limits, internet=self.internet
                     )
+                if self._closed:
+                    # Nothing runs there yet that would want to end in good order.
+                    self._seat.host.kill()
+                    raise KernelStartFailed("the session is being closed")
                 return await self._launcher.start(self._seat, self._kernelspec, self._on_late)
         finally:
             if needs_seat and self._seat is None:
