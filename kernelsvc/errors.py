@@ -194,12 +194,12 @@ class WorkspaceFull(KernelsvcError):
 
 
 class StorageFull(KernelsvcError):
-    """The disk is full; nothing of the upload is left."""
+    """The disk is full: an upload, of which nothing is left, or a result could not be kept."""
 
     code = "storage_full"
 
     def __init__(self) -> None:
-        super().__init__("the service's disk is full; nothing was changed")
+        super().__init__("the service's disk is full; nothing was stored")
 
 
 class KernelStartFailed(KernelsvcError):

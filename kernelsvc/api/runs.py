@@ -10,6 +10,7 @@ from kernelsvc.errors import (
     RunNotFound,
     SessionBusy,
     SessionNotFound,
+    StorageFull,
     WorkspaceFull,
 )
 from kernelsvc.models.run import Run, RunList, RunRequest
@@ -29,6 +30,7 @@ class RunHandler(ApiHandler):
             KernelStartFailed,
             NoCapacity,
             WorkspaceFull,
+            StorageFull,
         ),
     )
     async def post(self, session_id: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, St
 from sqlmodel import Session as Transaction
 from sqlmodel import col
 
+from kernelsvc.errors import StorageFull
 from kernelsvc.models.run import Run, RunSummary
 from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
@@ -104,13 +105,16 @@ class RunStore:
     async def finish(self, run: Run, number: int, code: str) -> None:
         """Store a finished run and what it changed of its session; nothing where that is gone.
 
-        The oldest run falls out of the history.
+        The oldest run falls out of the history. Raises StorageFull.
         """
         finished = Finished(run, number, code)
         if self._journal is not None and self._journal.waiting_bytes < _MOST_BEHIND_BYTES:
             line = finished.line()
             if len(line) <= _LONG_LINE_BYTES:
-                self._journal.add(line, finished)
+                try:
+                    self._journal.add(line, finished)
+                except OSError as error:
+                    raise StorageFull from error
                 self._database.prompt(_BEHIND_SECONDS)
                 return
         await self._database.run(lambda transaction: self._add(transaction, [finished]))

@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlmodel import SQLModel, create_engine
 
-from kernelsvc.errors import InvalidRequest, SessionExists
+from kernelsvc.errors import InvalidRequest, SessionExists, StorageFull
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.run import Run
@@ -345,7 +345,7 @@ async def test_a_journal_on_a_full_disk_refuses_the_run_and_keeps_the_others(
     room = sum(path.stat().st_size for path in tmp_path.glob("journal.*")) + 10
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-        with pytest.raises(OSError, match="disk is full"):
+        with pytest.raises(StorageFull):
             await store.finish(run_of(number=2), 2, "2")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
