@@ -45,6 +45,7 @@ class Kernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._exit_code = 0
+        self._interrupted = False
         self._stdin: io.StringIO | None = None
         assert self.shell is not None
         self.shell.events.register("post_run_cell", self._note_result)
@@ -76,15 +77,52 @@ class Kernel(IPythonKernel):
         return reset
 
     def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
-        """Say whether a request is being worked on; nothing interrupts the main thread just now."""
-        assert self.session is not None
+        """Say whether a request is being worked on; nothing interrupts the main thread just now.
+
+        That one of our runs has begun is said when it can be interrupted: `_say_begun`.
+        """
         about = parent or self.get_parent(channel)
-        message = self.session.msg("status", {"execution_state": status}, parent=about)
-        frames = self.session.serialize(message, self._topic("status"))
-        if channel == "shell":
-            self.iopub_thread.send_at_once(frames)
+        if channel != "shell":
+            self.iopub_thread.send_multipart(self._status(status, about))
+        elif status != "busy" or METADATA_KEY not in about.get("metadata", {}):
+            self.iopub_thread.send_at_once(self._status(status, about))
+
+    def _say_begun(self) -> None:
+        """Say that a run is being worked on: it can be interrupted from here on."""
+        about = self.get_parent("shell")
+        self.iopub_thread.send_at_once(self._status("busy", about))
+
+    def pre_handler_hook(self) -> None:
+        """Called before each request: an interrupt of a run waits until its code is there."""
+        if self.get_parent("shell")["header"]["msg_type"] == "execute_request":
+            self._interrupted = False
+            signal.signal(signal.SIGINT, self._note_interrupt)
         else:
-            self.iopub_thread.send_multipart(frames)
+            super().pre_handler_hook()
+
+    def post_handler_hook(self) -> None:
+        """Called after each request: between two of them, there is nothing to interrupt."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _note_interrupt(self, signum: int, frame: Any) -> None:
+        self._interrupted = True
+
+    def accept_interrupts(self) -> None:
+        """Called by the shell where code begins to run: from here on an interrupt is raised in it.
+
+        One that has come since the run was said to have begun is raised now.
+        """
+        if signal.getsignal(signal.SIGINT) == self._note_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
+
+    def _status(self, status: str, about: Any) -> list[bytes]:
+        assert self.session is not None
+        message = self.session.msg("status", {"execution_state": status}, parent=about)
+        frames: list[bytes] = self.session.serialize(message, self._topic("status"))
+        return frames
 
     def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
         """Tell other clients which code runs; but where the service asks, there are none."""
@@ -111,6 +149,8 @@ class Kernel(IPythonKernel):
         wanted = (cell_meta or {}).get(METADATA_KEY, {})
         self._exit_code = 1
         with _environment(wanted.get("env", {})), self._feed(wanted.get("stdin")):
+            if wanted:
+                self._say_begun()
             result = await self._run_cell(code, silent, store_history, cell_meta, cell_id)
             reply = self._reply(result, user_expressions)
             # An interrupt that comes from here on is too late, and must not cost the reply.

@@ -48,6 +48,11 @@ class Shell(ZMQInteractiveShell):
         if not isinstance(error.code, int | None):
             print(error.code, file=sys.stderr)
 
+    async def run_code(self, *args: Any, **kwargs: Any) -> Any:
+        """Run compiled code; from here on, an interrupt is the code's."""
+        self.kernel.accept_interrupts()
+        return await super().run_code(*args, **kwargs)
+
     def awaits(self, raw_cell: str) -> bool:
         """Whether a cell has an `await` of its own, for the event loop that runs.
 

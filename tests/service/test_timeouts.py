@@ -216,6 +216,16 @@ async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
     assert (await api.run("time.sleep(60)"))["exit_code"] == 124
 
 
+async def test_an_interrupt_right_at_the_begin_of_a_run_is_not_lost(api):
+    await api.create()
+    await api.run("before = 1")
+    for _ in range(40):
+        run = await api.run("while True: pass", timeout=1e-6, on_timeout="interrupt")
+        assert (run["exit_code"], run["memory"]) == (124, "kept")
+        assert run["error"]["ename"] == "KeyboardInterrupt", run
+    assert (await api.run("before"))["text"] == "1"
+
+
 async def test_interrupt_by_the_caller_is_130_and_keeps_the_memory(api):
     await api.create()
     await api.run("before = 1")
