@@ -36,7 +36,7 @@ from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sessions.capacity import CapacityPolicy
-from kernelsvc.sessions.live import SessionParts
+from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings

@@ -11,7 +11,13 @@ from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
-from kernelsvc.api.runs import RunHandler, RunResultHandler, RunsHandler
+from kernelsvc.api.runs import (
+    RunEventsHandler,
+    RunHandler,
+    RunResultHandler,
+    RunsHandler,
+    StreamHandler,
+)
 from kernelsvc.api.sessions import (
     InterruptHandler,
     RestartHandler,
@@ -28,8 +34,10 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/api/sessions": SessionsHandler,
     _SESSION: SessionHandler,
     _SESSION + "/run": RunHandler,
+    _SESSION + "/stream": StreamHandler,
     _SESSION + "/runs": RunsHandler,
     _SESSION + "/runs/{run_id}": RunResultHandler,
+    _SESSION + "/runs/{run_id}/events": RunEventsHandler,
     _SESSION + "/files": FilesHandler,
     _SESSION + "/files/{path}": FileHandler,
     _SESSION + "/archive": ArchiveHandler,

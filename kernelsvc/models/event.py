@@ -79,3 +79,19 @@ class Replied:
 
 
 Event = Started | Text | Display | UpdateDisplay | Result | Raised | ClearOutput | Idle
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """For a reader that was too slow: `events` of `size` bytes, about, are held no more."""
+
+    events: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """For a reader that comes too late: what comes next are the outputs from the first on."""
+
+
+Told = Event | Missed | Restarted

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator
 from kernelsvc.models.fields import Environment, OnTimeout, Timeout, UtcTime
 from kernelsvc.models.output import Output
 
-RunStatus = Literal["running", "completed", "failed", "timed_out", "interrupted"]
+RunStatus = Literal["queued", "running", "completed", "failed", "timed_out", "interrupted"]
 Memory = Literal["kept", "restored", "lost"]
 
 
@@ -85,7 +85,8 @@ class Run(BaseModel):
     truncated_bytes: int = 0
     data: dict[str, Any] = Field(default_factory=dict)
     data_detail: str | None = None
-    started_at: Annotated[datetime, UtcTime]
+    queued_at: Annotated[datetime, UtcTime] | None = None
+    started_at: Annotated[datetime, UtcTime] | None
 
 
 class RunSummary(BaseModel):
@@ -95,7 +96,8 @@ class RunSummary(BaseModel):
     status: RunStatus
     exit_code: int | None
     duration: str | None
-    started_at: Annotated[datetime, UtcTime]
+    queued_at: Annotated[datetime, UtcTime] | None = None
+    started_at: Annotated[datetime, UtcTime] | None
     code: str
 
 

@@ -9,56 +9,36 @@ turn of a run that is going on: they reach it through its `StopSignal`.
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from kernelsvc import clock
 from kernelsvc.errors import QueueFull, SessionBusy, SessionNotFound, ShuttingDown
-from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
 from kernelsvc.kernels.languages import kernelspec_of
-from kernelsvc.kernels.launch import Launcher, Seat
-from kernelsvc.kernels.pool import Pool
-from kernelsvc.metrics import Metrics
-from kernelsvc.models.event import Event
+from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
-from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.sessions import result
 from kernelsvc.sessions.background import BackgroundOutput
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.environment import run_environment
-from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.sessions.job import Jobs, RunJob
+from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.turns import Turns
-from kernelsvc.store.runs import RunStore
-from kernelsvc.store.sessions import SessionStore
 
 _ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class SessionParts:
-    """What every live session works with."""
-
-    policy: SessionPolicy
-    launcher: Launcher
-    pool: Pool
-    workspaces: Workspaces
-    sessions: SessionStore
-    runs: RunStore
-    metrics: Metrics
 
 
 class LiveSession:
@@ -80,6 +60,7 @@ class LiveSession:
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
+        self.jobs = Jobs(parts.policy.max_output_bytes)
         self._current: StopSignal | None = None
         self._closed = False
         self._deleted = False
@@ -293,8 +274,8 @@ class LiveSession:
 
     # ---- runs
 
-    def submit(self, request: RunRequest) -> asyncio.Task[Run]:
-        """Queue a run; the task ends with its result.
+    def submit(self, request: RunRequest) -> RunJob:
+        """Queue a run.
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
@@ -303,30 +284,30 @@ class LiveSession:
             raise SessionBusy(self._record.id)
         if self._queued > self._policy.max_queued_runs:
             raise QueueFull(self._record.id, self._policy.max_queued_runs)
+        record = self._record
+        job = RunJob(record.id, record.language, request, self._policy.max_output_bytes)
         self._queued += 1
-        task = self._turns.begin(lambda: self._run(request))
-        task.add_done_callback(self._run_left)
-        return task
+        self.jobs.add(job)
+        job.task = self._turns.begin(lambda: self._run(job))
+        job.task.add_done_callback(lambda task: self._run_left(job, task))
+        return job
 
-    def _run_left(self, task: asyncio.Task[Run]) -> None:
+    def _run_left(self, job: RunJob, task: asyncio.Task[Run]) -> None:
         self._queued -= 1
+        job.settle(task)
+        self.jobs.ended(job)
         if not self.is_busy:
             self._on_idle(self)
-        if not task.cancelled():
-            # The client may have gone away; nobody else looks at the error then.
-            task.exception()
 
-    async def _run(self, request: RunRequest) -> Run:
-        run_id = "run_" + secrets.token_hex(12)
+    async def _run(self, job: RunJob) -> Run:
         if not self._record.persistent:
             await self._clear()
         await self._slot.ensure()
         await self._data.put()
-        collector = OutputCollector(self._policy.max_output_bytes)
-        self._current = StopSignal()
-        started_at, started = clock.now(), time.monotonic()
+        self._current = job.begin()
+        started = time.monotonic()
         try:
-            ending = await self._execute(request, run_id, collector.add, self._current)
+            ending = await self._execute(job, self._current)
         finally:
             self._current = None
         if ending.returncode is not None:
@@ -336,18 +317,20 @@ class LiveSession:
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
         lost_before, self._lost = self._lost, None
         data_detail = await self._data.take()
+        assert job.started_at is not None
         run = Run(
-            run_id=run_id,
+            run_id=job.run_id,
             session_id=self._record.id,
             language=self._record.language,
-            started_at=started_at,
+            queued_at=job.queued_at,
+            started_at=job.started_at,
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collector.collected(), lost_before, exceeded),
+            **result.fields(ending, job.collector.collected(), lost_before, exceeded),
         )
         self._metrics.run_finished(run.status, duration)
-        await self._keep(run, request.code)
+        await self._keep(run, job.request.code)
         if not self._record.persistent:
             await self._clear()
         elif ending.returncode is not None:
@@ -356,17 +339,15 @@ class LiveSession:
                 self.begin_wake()
         return run
 
-    async def _execute(
-        self, request: RunRequest, run_id: str, sink: Callable[[Event], None], stop: StopSignal
-    ) -> Ending:
-        policy, own = self._policy, self._record.default_timeout
+    async def _execute(self, job: RunJob, stop: StopSignal) -> Ending:
+        request, policy, own = job.request, self._policy, self._record.default_timeout
         # A session may be older than the ceiling that holds now.
         default = policy.default_timeout if own is None else min(own, policy.max_timeout)
         kernel = await self._slot.ensure()
         environment = run_environment(self._record, request.env, policy.base_url)
         started_at = clock.boottime()
-        execution = kernel.execute(request.code, environment, request.stdin, sink)
-        self._background.follow(execution.request_id, run_id)
+        execution = kernel.execute(request.code, environment, request.stdin, job.events.add)
+        self._background.follow(execution.request_id, job.run_id)
         return await run_to_end(
             kernel,
             execution,

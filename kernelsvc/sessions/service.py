@@ -12,13 +12,12 @@ from kernelsvc.errors import (
     FieldProblem,
     Forbidden,
     InvalidRequest,
-    RunNotFound,
     SessionNotFound,
     ShuttingDown,
 )
 from kernelsvc.kernels.languages import find_language, language_names
 from kernelsvc.models.caller import Caller
-from kernelsvc.models.run import Run, RunList, RunRequest
+from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
     CreateSession,
     PatchSession,
@@ -31,8 +30,10 @@ from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.files import SessionFiles
-from kernelsvc.sessions.live import LiveSession, SessionParts
+from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
+from kernelsvc.sessions.runs import SessionRuns
 
 EVERYBODY: Final = "*"
 
@@ -43,13 +44,12 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files.
+    `files` is what can be done with their files, `runs` with their runs.
     """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
         self._sessions = parts.sessions
-        self._runs = parts.runs
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
@@ -57,6 +57,7 @@ class SessionService:
         self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
         self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
+        self.runs = SessionRuns(parts.runs, self._quotas, self._live, self._awake, self._record)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
         watch = parts.metrics.watch
@@ -226,18 +227,8 @@ class SessionService:
     # ---- what happens in a session
 
     async def run(self, caller: Caller, session_id: str, request: RunRequest) -> Run:
-        """Run code, waking the session where it sleeps. The run goes on if the caller goes away.
-
-        Raises QuotaExceeded, besides what keeps the session from queueing it.
-        """
-        reservation = self._quotas.add_run(caller)
-        try:
-            task = (await self._awake(caller, session_id)).submit(request)
-        except BaseException:
-            reservation.cancel()
-            raise
-        task.add_done_callback(lambda _: reservation.release())
-        return await asyncio.shield(task)
+        """Run code, waking the session where it sleeps; see `runs`."""
+        return await self.runs.run(caller, session_id, request)
 
     async def interrupt(self, caller: Caller, session_id: str) -> Session:
         """Interrupt the run that is going on."""
@@ -262,22 +253,6 @@ class SessionService:
         live = await self._awake(caller, session_id)
         await live.wake()
         return await self._show(live.record)
-
-    async def run_result(self, caller: Caller, session_id: str, run_id: str) -> Run:
-        """A finished run of the session's history, with its background output so far."""
-        await self._record(caller, session_id)
-        live = self._live.get(session_id)
-        run = await self._runs.get(session_id, run_id)
-        if run is None:
-            raise RunNotFound(run_id)
-        background = live.background(run_id) if live else ""
-        return run.model_copy(update={"background": background}) if background else run
-
-    async def history(self, caller: Caller, session_id: str) -> RunList:
-        """The session's latest finished runs, newest first."""
-        await self._record(caller, session_id)
-        runs = await self._runs.latest(session_id)
-        return RunList(runs=runs, count=len(runs))
 
     # ---- inside
 

@@ -1,0 +1,24 @@
+"""What every live session works with."""
+
+from dataclasses import dataclass
+
+from kernelsvc.files.workspace import Workspaces
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.pool import Pool
+from kernelsvc.metrics import Metrics
+from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.store.runs import RunStore
+from kernelsvc.store.sessions import SessionStore
+
+
+@dataclass(frozen=True)
+class SessionParts:
+    """What every live session works with."""
+
+    policy: SessionPolicy
+    launcher: Launcher
+    pool: Pool
+    workspaces: Workspaces
+    sessions: SessionStore
+    runs: RunStore
+    metrics: Metrics

@@ -1,0 +1,252 @@
+"""Runs as server-sent events: as they come, to many, again from any point, past slow readers."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from kernelsvc.api import events as api_events
+from kernelsvc.app import serving
+from tests.support.connection import connection
+from tests.support.problems import problem_of
+from tests.support.sse import events_of, text_of
+from tests.support.waiting import eventually
+
+HELD = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.005)\nos.remove('go')\n"
+
+
+def let_go(tmp_path, session_id="s"):
+    (tmp_path / "data" / "workspaces" / session_id / "go").touch()
+
+
+@asynccontextmanager
+async def streaming(api, code, session_id="s", headers=None, **fields):
+    path = f"/api/sessions/{session_id}/stream"
+    body = {"code": code, **fields}
+    async with api.http.stream("POST", path, json=body, headers=headers or {}) as response:
+        yield response
+
+
+async def stream(api, code, **options):
+    """All events of a run."""
+    async with streaming(api, code, **options) as response:
+        assert response.status_code == 200, await response.aread()
+        return [event async for event in events_of(response)]
+
+
+async def watch(api, run_id, last_seen=None, session_id="s"):
+    """All events of a run that somebody began."""
+    headers = {"Last-Event-ID": last_seen} if last_seen else {}
+    path = f"/api/sessions/{session_id}/runs/{run_id}/events"
+    async with api.http.stream("GET", path, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        return [event async for event in events_of(response)]
+
+
+async def test_a_stream_has_every_kind_of_event_in_order_and_the_result_last(api):
+    await api.create()
+    events = await stream(
+        api,
+        "import sys\n"
+        "from IPython.display import display\n"
+        "print('out')\n"
+        "print('err', file=sys.stderr)\n"
+        "handle = display('shown', display_id='d')\n"
+        "handle.update('anew')\n"
+        "1 / 0",
+    )
+    assert [event.name for event in events] == [
+        "stdout",
+        "stderr",
+        "display",
+        "update_display",
+        "error",
+        "done",
+    ]
+    assert all(event.data["type"] == event.name for event in events)
+    assert events[0].data == {"type": "stdout", "content": "out\n"}
+    assert events[2].data["data"] == {"text/plain": "'shown'"}
+    assert events[4].data["ename"] == "ZeroDivisionError"
+    assert events[4].data["error"] == "ZeroDivisionError: division by zero"
+    done = events[-1].data
+    assert (done["exit_code"], done["status"], done["memory"]) == (1, "failed", "kept")
+    assert done["duration"].endswith("s")
+    assert not {"stdout", "stderr", "outputs", "text", "background"} & done.keys()
+    assert [event.id for event in events] == [f"{done['run_id']}:{n}" for n in range(1, 7)]
+
+
+async def test_a_value_is_a_result_event(api):
+    await api.create()
+    value, done = await stream(api, "6 * 7")
+    assert value.name == "result"
+    assert value.data["data"] == {"text/plain": "42"}
+    assert done.data["exit_code"] == 0
+
+
+async def test_the_first_event_comes_while_the_run_goes_on(api, tmp_path):
+    await api.create()
+    async with streaming(api, f"print('early')\n{HELD}print('late')") as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        events = events_of(response)
+        first = await anext(events)
+        assert first.data["content"] == "early\n"
+        assert (await api.session())["state"] == "running"
+        let_go(tmp_path)
+        assert [event.name async for event in events] == ["stdout", "done"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/api/sessions/nobody/stream", {"code": "1"}, 404, "session_not_found"),
+        ("/api/sessions/s/stream", {"code": ""}, 400, "invalid_request"),
+        ("/api/sessions/s/stream", {"code": "1", "timeot": 1}, 400, "invalid_request"),
+    ],
+)
+async def test_what_is_wrong_before_the_first_event_is_answered_as_json(
+    api, path, body, status, code
+):
+    await api.create()
+    problem_of(await api.http.post(path, json=body), status, code)
+
+
+async def test_a_queued_stream_of_a_session_that_is_deleted_is_answered_as_json(api):
+    await api.create()
+    first = asyncio.create_task(api.run("import time; time.sleep(60)"))
+    await api.until_running()
+    queued = asyncio.create_task(api.http.post("/api/sessions/s/stream", json={"code": "1"}))
+
+    async def is_queued():
+        return (await api.send("GET", "/api/sessions/s/runs")).json["count"] == 2
+
+    await eventually(is_queued)
+    await api.send("DELETE", "/api/sessions/s")
+    problem_of(await queued, 404, "session_not_found")
+    await first
+
+
+async def test_a_client_that_goes_away_does_not_stop_its_run(api, tmp_path):
+    await api.create()
+    async with streaming(api, f"print('early')\n{HELD}print('late')") as response:
+        run_id = response.headers["X-Run-Id"]
+        await anext(events_of(response))
+    let_go(tmp_path)
+    events = await watch(api, run_id)
+    assert text_of(events) == "early\nlate\n"
+    assert events[-1].data["exit_code"] == 0
+
+
+@pytest.mark.parametrize("way", ["stream", "events"])
+async def test_a_broken_stream_goes_on_behind_the_last_event_and_runs_nothing(api, tmp_path, way):
+    await api.create()
+    code = f"import sys\nprint('a'); sys.stdout.flush()\n{HELD}print('b')"
+    async with streaming(api, code) as response:
+        seen = await anext(events_of(response))
+    run_id = seen.id.partition(":")[0]
+    if way == "events":
+        going_on = asyncio.create_task(watch(api, run_id, seen.id))
+    else:
+        going_on = asyncio.create_task(stream(api, code, headers={"Last-Event-ID": seen.id}))
+    let_go(tmp_path)
+    events = await going_on
+    assert text_of(events) == "b\n"
+    assert events[-1].id == f"{run_id}:3"
+    assert (await api.session())["run_count"] == 1
+    # Whoever has seen all of it is told that there is no more.
+    headers = {"Last-Event-ID": events[-1].id}
+    path = f"/api/sessions/s/runs/{run_id}/events"
+    assert (await api.http.get(path, headers=headers)).status_code == 204
+
+
+@pytest.mark.parametrize("last_seen", ["nonsense", "run_00:1", "RUN:99"])
+async def test_a_point_that_is_none_of_the_runs_is_refused(api, last_seen):
+    await api.create()
+    run = await api.run("print(1)")
+    path = f"/api/sessions/s/runs/{run['run_id']}/events"
+    header = last_seen.replace("RUN", run["run_id"])
+    answer = await api.http.get(path, headers={"Last-Event-ID": header})
+    problem = problem_of(answer, 400, "invalid_request")
+    assert problem["details"][0]["field"] == "Last-Event-ID"
+
+
+async def test_a_run_of_long_ago_is_told_by_its_outputs_from_any_point(api):
+    await api.create()
+    run_id = (await api.run("print('text')\n7"))["run_id"]
+    as_it_was = await watch(api, run_id)
+    for _ in range(17):
+        await api.run("1")
+    events = await watch(api, run_id)
+    assert [event.name for event in events] == ["stdout", "result", "done"]
+    assert events[:2] != as_it_was[:2]
+    assert [event.data for event in events] == [event.data for event in as_it_was]
+    assert [event.id for event in events] == [f"{run_id}:o{n}" for n in (1, 2, 3)]
+    assert await watch(api, run_id, events[0].id) == events[1:]
+    # Who has seen some of what is held no more learns that it begins anew.
+    again = await watch(api, run_id, as_it_was[0].id)
+    assert again[0].name == "restarted"
+    assert again[1:] == events
+
+
+async def test_several_watchers_see_the_same_in_the_same_order(api, tmp_path):
+    await api.create()
+    async with streaming(api, f"print(-1)\n{HELD}for i in range(200): print(i)") as response:
+        events = events_of(response)
+        first = await anext(events)
+        run_id = response.headers["X-Run-Id"]
+        watchers = [asyncio.create_task(watch(api, run_id)) for _ in range(5)]
+        let_go(tmp_path)
+        seen = [first, *[event async for event in events]]
+    assert text_of(seen) == "".join(f"{i}\n" for i in range(-1, 200))
+    for watcher in watchers:
+        assert await watcher == seen
+
+
+async def test_a_quiet_run_sends_heartbeats(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(api_events, "HEARTBEAT_SECONDS", 0.05)
+    await api.create()
+    async with streaming(api, HELD) as response:
+        lines = response.aiter_lines()
+        assert (await anext(lines)).startswith(":")
+        let_go(tmp_path)
+        rest = [line async for line in lines]
+    assert any(line.startswith("event: done") for line in rest)
+
+
+async def test_a_slow_reader_is_told_what_it_missed_and_holds_nobody_up(make_settings):
+    body = json.dumps(
+        {"code": "for i in range(3000): print(f'{i:05}' + 'x' * 4000, flush=True)", "timeout": 60}
+    )
+    async with (
+        serving(make_settings(max_output_bytes=64 * 1024)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+    ):
+        session = {"language": "python", "session_id": "s"}
+        assert (await http.post("/api/sessions", json=session)).status_code == 201
+        request = (
+            f"POST /api/sessions/s/stream HTTP/1.1\r\nHost: {server.url[7:]}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        async with connection(server.url, 16 << 20) as (reader, writer):
+            writer.write(request.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            run_id = head.partition(b"X-Run-Id: ")[2].split()[0].decode()
+
+            async def has_ended():
+                found = (await http.get(f"/api/sessions/s/runs/{run_id}")).json()
+                return found["status"] == "completed"
+
+            # It ends although nobody takes what is sent: 12 MB, which no socket holds.
+            await eventually(has_ended, 60)
+            data = await asyncio.wait_for(reader.readuntil(b"event: done"), 30)
+    said = [json.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")]
+    missed = [each for each in said if each["type"] == "missed"]
+    assert missed
+    assert all(each["bytes"] > 0 for each in missed)
+    printed = sum(1 for each in said if each["type"] == "stdout")
+    assert printed + sum(each["events"] for each in missed) >= 200
+    text = "".join(each.get("content", "") for each in said)
+    numbers = [int(line[:5]) for line in text.split("\n") if len(line) == 4005]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 2999
