@@ -40,10 +40,15 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
+from kernelsvc.store.accepted import AcceptedStore
 from kernelsvc.store.database import Database, DatabaseUnusable
+from kernelsvc.store.deliveries import DeliveryStore
 from kernelsvc.store.keys import KeyStore
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
+from kernelsvc.webhooks.post import Poster
+from kernelsvc.webhooks.sender import RetryPolicy, Sender
+from kernelsvc.webhooks.signature import stored_secret
 
 _NO_SANDBOX = (
     "CODE RUNS WITH ALL RIGHTS OF THIS USER: it can read this user's files and use the network; "
@@ -121,14 +126,29 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
 
         workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)
         sessions = SessionStore(database)
-        runs = RunStore(database, settings.keep_runs, settings.data_dir / "runs.journal")
+        runs = RunStore(
+            database,
+            settings.keep_runs,
+            settings.data_dir / "runs.journal",
+            settings.keep_runs_for,
+        )
         await runs.open()
         stack.push_async_callback(runs.close)
+        poster = _poster(settings)
+        secret = await asyncio.to_thread(_callback_secret, settings)
+        retry = RetryPolicy(settings.callback_first_pause, attempts=settings.callback_attempts)
+        sender = Sender(DeliveryStore(database), poster, secret, retry)
+        runs.on_delivery = sender.wake
+        stack.push_async_callback(sender.stop)
+        sender.start()
         policy = _policy(settings, settings.base_url or url)
 
         pool = _pool(settings, launcher, workspaces)
         metrics = Metrics()
-        parts = SessionParts(policy, launcher, pool, workspaces, sessions, runs, metrics)
+        accepted = AcceptedStore(database)
+        parts = SessionParts(
+            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, poster.check
+        )
         service = SessionService(parts)
 
         async def check_ready() -> None:
@@ -223,6 +243,21 @@ def _internet(settings: Settings) -> EgressPolicy:
         )
     except ValueError as error:
         raise CannotStart(f"internet_networks or internet_domains: {error}") from error
+
+
+def _poster(settings: Settings) -> Poster:
+    """What sends callbacks, and where it may."""
+    try:
+        policy = EgressPolicy.of(allow_networks=settings.callback_networks)
+    except ValueError as error:
+        raise CannotStart(f"callback_networks: {error}") from error
+    return Poster(policy, settings.callback_timeout)
+
+
+def _callback_secret(settings: Settings) -> str:
+    if settings.callback_secret is not None:
+        return settings.callback_secret.get_secret_value()
+    return stored_secret(settings.data_dir / "callback_secret")
 
 
 def _isolate(settings: Settings, on_loopback: bool) -> Isolation:

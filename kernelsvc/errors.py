@@ -9,6 +9,7 @@
     |-- Unauthorized            unauthorized          the key is missing or not valid
     |-- Forbidden               forbidden             the key, or the page, may not do this
     |-- WrongHost               misdirected_request   the Host header names another host
+    |-- IdempotencyConflict     idempotency_conflict  the key was used with another request
     |-- QuotaExceeded           quota_exceeded        the key's quota is used up
     |-- TooManySessions         too_many_sessions
     |-- NoCapacity              no_capacity         every kernel there may be is at work
@@ -86,6 +87,18 @@ class SessionBusy(KernelsvcError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} is busy with a run")
+
+
+class IdempotencyConflict(KernelsvcError):
+    """The Idempotency-Key was given with another request before."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the Idempotency-Key {shortened(key)} was given with another request within the last "
+            f"24 hours; give each request a key of its own"
+        )
 
 
 class Unauthorized(KernelsvcError):

@@ -130,6 +130,13 @@ class Settings(BaseSettings):
     runtime_dir: Path | None = None
     database_url: str | None = None
     keep_runs: PositiveInt = 50
+    keep_runs_for: Duration = 30 * 24 * 3600.0
+
+    callback_secret: Annotated[SecretStr, AfterValidator(_api_key)] | None = None
+    callback_networks: Names = ()
+    callback_timeout: Duration = 30.0
+    callback_first_pause: Duration = 2.0
+    callback_attempts: PositiveInt = 16
 
     default_timeout: Duration = 30.0
     max_timeout: Duration = 3600.0
@@ -171,7 +178,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Settings":
-        for name in ("max_timeout", "default_timeout", "interrupt_grace", "terminate_grace"):
+        for name in (
+            "max_timeout",
+            "default_timeout",
+            "interrupt_grace",
+            "terminate_grace",
+            "callback_timeout",
+            "callback_first_pause",
+        ):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"{name} cannot be never")
         if self.default_timeout > self.max_timeout:

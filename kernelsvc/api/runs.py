@@ -1,12 +1,17 @@
 """/api/sessions/{id}/run, the same as a stream, and the history of runs."""
 
+import re
 from http import HTTPStatus
 from typing import Final
 
-from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.base import ApiHandler, shortened
 from kernelsvc.api.events import EVENTS, LAST_SEEN, EventsHandler
-from kernelsvc.api.operations import operation
+from kernelsvc.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
+from kernelsvc.api.operations import Parameter, operation
 from kernelsvc.errors import (
+    FieldProblem,
+    IdempotencyConflict,
+    InvalidRequest,
     KernelStartFailed,
     NoCapacity,
     QueueFull,
@@ -29,6 +34,14 @@ _MAY_KEEP_FROM_RUNNING: Final = (
     WorkspaceFull,
     StorageFull,
 )
+_WITH_A_KEY: Final = (IdempotencyConflict, RunNotFound)
+_MOST_WAIT_SECONDS: Final = 300
+_SECONDS: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
+_WAIT: Final = Parameter(
+    "wait",
+    "seconds to wait for the run's end",
+    {"type": "number", "minimum": 0, "maximum": _MOST_WAIT_SECONDS},
+)
 _STREAM: Final = {HTTPStatus.OK: EVENTS, HTTPStatus.NO_CONTENT: None}
 _STREAM_HEADERS: Final = {"X-Run-Id": "the run"}
 
@@ -36,10 +49,24 @@ _STREAM_HEADERS: Final = {"X-Run-Id": "the run"}
 class RunHandler(ApiHandler):
     """/api/sessions/{id}/run"""
 
-    @operation(Run, body=RunRequest, errors=_MAY_KEEP_FROM_RUNNING)
+    @operation(
+        {HTTPStatus.OK: Run, HTTPStatus.ACCEPTED: Run},
+        body=RunRequest,
+        request_headers=(IDEMPOTENCY_KEY,),
+        headers={"Location": "with 202: where to ask for the result"},
+        errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
+    )
     async def post(self, session_id: str) -> None:
-        """Run code and answer its result. The run goes on where the client goes away."""
-        self.answer(await self.service.run(self.caller, session_id, self.body(RunRequest)))
+        """Run code and answer its result. The run goes on where the client goes away.
+
+        With `background` the answer is 202, at once; the result is under the run's id.
+        """
+        request = self.body(RunRequest)
+        key = idempotency_key(self.request)
+        run = await self.service.runs.run(self.caller, session_id, request, key)
+        if request.background:
+            self.set_header("Location", f"/api/sessions/{session_id}/runs/{run.run_id}")
+        self.answer(run, HTTPStatus.ACCEPTED if request.background else HTTPStatus.OK)
 
 
 class StreamHandler(EventsHandler):
@@ -48,9 +75,9 @@ class StreamHandler(EventsHandler):
     @operation(
         _STREAM,
         body=RunRequest,
-        request_headers=(LAST_SEEN,),
+        request_headers=(LAST_SEEN, IDEMPOTENCY_KEY),
         headers=_STREAM_HEADERS,
-        errors=(*_MAY_KEEP_FROM_RUNNING, RunNotFound),
+        errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
     )
     async def post(self, session_id: str) -> None:
         """Run code and answer what it puts out as server-sent events, as it comes.
@@ -59,7 +86,10 @@ class StreamHandler(EventsHandler):
         event (204 where there is nothing behind it). The run goes on where the client goes away.
         """
         request = self.body(RunRequest)
-        reader = await self.service.runs.stream(self.caller, session_id, request, self.last_seen)
+        key = idempotency_key(self.request)
+        reader = await self.service.runs.stream(
+            self.caller, session_id, request, self.last_seen, key
+        )
         await self.send_events(reader)
 
 
@@ -93,7 +123,26 @@ class RunsHandler(ApiHandler):
 class RunResultHandler(ApiHandler):
     """/api/sessions/{id}/runs/{run_id}"""
 
-    @operation(Run, errors=(SessionNotFound, RunNotFound))
+    @operation(Run, query=(_WAIT,), errors=(SessionNotFound, RunNotFound))
     async def get(self, session_id: str, run_id: str) -> None:
-        """A finished run, with what it printed since in the background."""
-        self.answer(await self.service.runs.result(self.caller, session_id, run_id))
+        """A run as it is now, or with `wait` when it has ended, so long at most.
+
+        Before its end it has the output so far, after it what it printed since in the background.
+        """
+        seconds = self._wait_seconds()
+        self.answer(await self.service.runs.result(self.caller, session_id, run_id, seconds))
+
+    @operation(Run, errors=(SessionNotFound, RunNotFound, StorageFull))
+    async def delete(self, session_id: str, run_id: str) -> None:
+        """Cancel the run: its code is interrupted, or never begins. It stays in the history.
+
+        The answer is the run as it then is. One that has ended stays as it was.
+        """
+        self.answer(await self.service.runs.cancel(self.caller, session_id, run_id))
+
+    def _wait_seconds(self) -> float:
+        text = self.get_query_argument("wait", "0")
+        if not (_SECONDS.fullmatch(text) and float(text) <= _MOST_WAIT_SECONDS):
+            problem = f"must be seconds from 0 to {_MOST_WAIT_SECONDS} (given: {shortened(text)})"
+            raise InvalidRequest([FieldProblem("wait", problem)])
+        return float(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +25,8 @@ MAX_JSON_DEPTH: Final = 100
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+# No user and password, which would be kept and logged, and no fragment, which is never sent.
+_URL = re.compile(r"https?://[^\s/?#@\x00-\x20\x7f-\U0010ffff]+(?:[/?][!-\"$-~]{0,2000})?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -150,6 +153,22 @@ def _limits(value: Limits, info: ValidationInfo) -> Limits:
     return value
 
 
+def _callback_url(value: Any) -> str | None:
+    if value is None:
+        return None
+    problem = "must be a URL such as https://example.com/done, of http or https"
+    if not isinstance(value, str) or not _URL.fullmatch(value):
+        raise ValueError(problem)
+    try:
+        parts = urlsplit(value)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError(problem)
+    return value
+
+
 _MAYBE_NULL = {"type": "null"}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0}
 _A_DURATION = {"type": "string", "pattern": f"^(?:{_DURATION.pattern}|{NEVER})$"}
@@ -162,6 +181,11 @@ SleepAfter = Annotated[
     float | None,
     BeforeValidator(_sleep_after),
     WithJsonSchema({"anyOf": [_SECONDS, _A_DURATION, _MAYBE_NULL]}),
+]
+CallbackUrl = Annotated[
+    str | None,
+    BeforeValidator(_callback_url),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^https?://[^ ]+$"}, _MAYBE_NULL]}),
 ]
 SessionId = Annotated[
     str,

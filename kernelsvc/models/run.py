@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 
-from kernelsvc.models.fields import Environment, OnTimeout, Timeout, UtcTime
+from kernelsvc.models.fields import CallbackUrl, Environment, OnTimeout, Timeout, UtcTime
 from kernelsvc.models.output import Output
 
 RunStatus = Literal["queued", "running", "completed", "failed", "timed_out", "interrupted"]
@@ -26,6 +26,8 @@ class RunRequest(BaseModel):
     env: Environment = Field(default_factory=dict)
     on_timeout: OnTimeout | None = None
     stdin: StrictStr | None = None
+    background: StrictBool = False
+    callback_url: CallbackUrl = None
     if_busy: Literal["queue", "reject"] = "queue"
 
     @field_validator("code")
@@ -53,6 +55,22 @@ class RunError(BaseModel):
     ename: str
     evalue: str
     traceback: list[str]
+
+
+class RunUsage(BaseModel):
+    """What a run took; None where that is not known.
+
+    `queue_seconds` it waited for its turn and a kernel, `wall_seconds` its code ran. `cpu_seconds`
+    are those of the kernel and of its children that have ended, `peak_memory_bytes` is the most
+    that the kernel's process has held since it started. `output_bytes` it has put out, what was cut
+    included.
+    """
+
+    queue_seconds: float
+    wall_seconds: float
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    output_bytes: int
 
 
 class Run(BaseModel):
@@ -87,6 +105,7 @@ class Run(BaseModel):
     data_detail: str | None = None
     queued_at: Annotated[datetime, UtcTime] | None = None
     started_at: Annotated[datetime, UtcTime] | None
+    usage: RunUsage | None = None
 
 
 class RunSummary(BaseModel):
@@ -99,6 +118,10 @@ class RunSummary(BaseModel):
     queued_at: Annotated[datetime, UtcTime] | None = None
     started_at: Annotated[datetime, UtcTime] | None
     code: str
+    text: str | None = None
+    timed_out: bool = False
+    memory: Memory = "kept"
+    usage: RunUsage | None = None
 
 
 class RunList(BaseModel):

@@ -53,7 +53,7 @@ class _Rich:
 
 @dataclass(frozen=True)
 class Collected:
-    """The outputs of a run; `cut_bytes` of them were not kept."""
+    """The outputs of a run, `size` bytes of them; `cut_bytes` more were not kept."""
 
     outputs: list[Output]
     stdout: str
@@ -61,6 +61,7 @@ class Collected:
     text: str | None
     error: Raised | None
     cut_bytes: int
+    size: int = 0
 
 
 class OutputCollector:
@@ -233,8 +234,9 @@ class OutputCollector:
                     streams["stderr"] += "\n".join(traceback) + "\n"
                 case _:
                     continue
+        size = self._head_size + self._tail_size
         return Collected(
-            outputs, streams["stdout"], streams["stderr"], text, self._error, self._cut
+            outputs, streams["stdout"], streams["stderr"], text, self._error, self._cut, size
         )
 
 

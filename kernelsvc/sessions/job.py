@@ -5,14 +5,23 @@ import secrets
 import time
 from collections import OrderedDict
 from datetime import datetime
+from typing import Any
+
+import structlog
 
 from kernelsvc import clock
-from kernelsvc.kernels.ladder import Stop, StopSignal
-from kernelsvc.models.run import Run, RunRequest, RunSummary
+from kernelsvc.errors import KernelsvcError
+from kernelsvc.kernels.ladder import StopSignal
+from kernelsvc.models.run import Run, RunError, RunRequest, RunSummary, RunUsage
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.outputs.log import EventLog
+from kernelsvc.sessions.result import INTERRUPTED
+from kernelsvc.sessions.spent import Spent
 
 _MOST_ENDED = 16
+_CANCELLED = "the run was cancelled before its code began"
+
+log = structlog.get_logger()
 
 
 class RunJob:
@@ -31,6 +40,9 @@ class RunJob:
         self.stop: StopSignal | None = None
         self.ended: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[Run] | None = None
+        # Whether it must be seen through, and when that has been written down.
+        self.accepted: asyncio.Future[None] | None = None
+        self.is_cancelled = False
         self._queued = time.monotonic()
 
     def begin(self) -> StopSignal:
@@ -44,10 +56,9 @@ class RunJob:
         """Whether its turn has not come yet."""
         return self.started_at is None and not self.ended.done()
 
-    def cancel(self) -> None:
-        """Interrupt it where its code runs; elsewhere, whoever owns it lets it not begin."""
-        if self.stop is not None:
-            self.stop.want(Stop.INTERRUPT)
+    def must_be_seen_through(self) -> None:
+        """It is to begin when `accepted` is done, and to be in the history however it ends."""
+        self.accepted = asyncio.get_running_loop().create_future()
 
     def settle(self, task: "asyncio.Task[Run]") -> None:
         """Its task has ended: so has it, unless it was told to before."""
@@ -60,16 +71,58 @@ class RunJob:
                 self.ended.exception()
             else:
                 self.ended.set_result(task.result())
+        self.end(None)
+
+    def end(self, run: Run | None) -> None:
+        """It has ended; with a result that its task does not tell, with this one."""
+        if run is not None and not self.ended.done():
+            self.ended.set_result(run)
         self.events.end()
         self.collector = OutputCollector(0)
 
-    def shown(self) -> Run:
-        """What can be told of it before its end, the output so far included."""
-        collected = self.collector.collected()
+    def usage(self, wall_seconds: float, spent: Spent, output_bytes: int) -> RunUsage:
+        """What it took."""
+        return RunUsage(
+            queue_seconds=round(self.queue_seconds, 6),
+            wall_seconds=round(wall_seconds, 6),
+            cpu_seconds=spent.cpu_seconds,
+            peak_memory_bytes=spent.peak_memory_bytes,
+            output_bytes=output_bytes,
+        )
+
+    def result(self, **fields: Any) -> Run:
+        """Its result, from what only the end tells."""
         return Run(
             run_id=self.run_id,
             session_id=self.session_id,
             language=self.language,
+            queued_at=self.queued_at,
+            started_at=self.started_at,
+            **fields,
+        )
+
+    def failed(self, error: KernelsvcError, data: dict[str, Any]) -> Run:
+        """Its result where something of ours kept its code from running."""
+        told = RunError(ename=error.code, evalue=str(error), traceback=[])
+        return self.result(status="failed", error=told, stderr=f"{error}\n", data=data)
+
+    def cancelled(self, lost: str | None, data: dict[str, Any]) -> Run:
+        """Its result where it was cancelled before its turn; `lost`: why the memory is, if so."""
+        told = RunError(ename="Cancelled", evalue=_CANCELLED, traceback=[])
+        return self.result(
+            status="interrupted",
+            exit_code=INTERRUPTED,
+            error=told,
+            stderr=f"{_CANCELLED}\n",
+            data=data,
+            memory="kept" if lost is None else "lost",
+            memory_detail=lost,
+        )
+
+    def shown(self) -> Run:
+        """What can be told of it before its end, the output so far included."""
+        collected = self.collector.collected()
+        return self.result(
             status="queued" if self.waits else "running",
             stdout=collected.stdout,
             stderr=collected.stderr,
@@ -77,8 +130,6 @@ class RunJob:
             text=collected.text,
             truncated=collected.cut_bytes > 0,
             truncated_bytes=collected.cut_bytes,
-            queued_at=self.queued_at,
-            started_at=self.started_at,
         )
 
     def summary(self) -> RunSummary:
@@ -127,3 +178,16 @@ class Jobs:
     def going(self) -> list[RunJob]:
         """Those that have not ended, oldest first."""
         return list(self._going.values())
+
+
+def log_finished(run: Run) -> None:
+    """Note that a run has ended, and how."""
+    log.info(
+        "run_finished",
+        session_id=run.session_id,
+        run_id=run.run_id,
+        status=run.status,
+        exit_code=run.exit_code,
+        duration=run.duration,
+        memory=run.memory,
+    )

@@ -16,9 +16,8 @@ from typing import Any
 
 import structlog
 
-from kernelsvc import clock
-from kernelsvc.errors import QueueFull, SessionBusy, SessionNotFound, ShuttingDown
-from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, run_to_end
+from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
@@ -28,11 +27,12 @@ from kernelsvc.sessions import result
 from kernelsvc.sessions.background import BackgroundOutput
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
-from kernelsvc.sessions.environment import run_environment
-from kernelsvc.sessions.job import Jobs, RunJob
+from kernelsvc.sessions.executing import execute
+from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
+from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 
 _ASLEEP = "the session was asleep"
@@ -256,6 +256,8 @@ class LiveSession:
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
         await self._turns.finish()
+        tasks = [job.task for job in self.jobs.going() if job.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, *, delete: bool = False) -> None:
         """End whatever is going on and free the kernel; nothing runs here afterwards.
@@ -274,8 +276,8 @@ class LiveSession:
 
     # ---- runs
 
-    def submit(self, request: RunRequest) -> RunJob:
-        """Queue a run.
+    def submit(self, request: RunRequest, *, see_through: bool = False) -> RunJob:
+        """Queue a run; one that is to be seen through begins when it was accepted.
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
@@ -288,7 +290,11 @@ class LiveSession:
         job = RunJob(record.id, record.language, request, self._policy.max_output_bytes)
         self._queued += 1
         self.jobs.add(job)
-        job.task = self._turns.begin(lambda: self._run(job))
+        if see_through:
+            job.must_be_seen_through()
+            job.task = asyncio.create_task(self._see_through(job))
+        else:
+            job.task = self._turns.begin(lambda: self._run(job))
         job.task.add_done_callback(lambda task: self._run_left(job, task))
         return job
 
@@ -299,17 +305,50 @@ class LiveSession:
         if not self.is_busy:
             self._on_idle(self)
 
+    async def _see_through(self, job: RunJob) -> Run:
+        """The same for a run that somebody counts on: what keeps it from running is its result."""
+        try:
+            return await self._turns.do(lambda: self._run(job))
+        except ShuttingDown:
+            # Told when the service is there again.
+            raise
+        except KernelsvcError as error:
+            if job.accepted is None or not job.accepted.done() or job.accepted.exception():
+                raise
+            run = job.failed(error, self._data.value)
+            await self._keep(run, job)
+            return run
+
+    async def cancel(self, job: RunJob) -> None:
+        """Interrupt the run where its code runs; where it waits, it never begins."""
+        if job.stop is not None:
+            job.stop.want(Stop.INTERRUPT)
+        elif job.waits and not job.is_cancelled:
+            job.is_cancelled = True
+            run = job.cancelled(self._lost, self._data.value)
+            await self._keep(run, job)
+            job.end(run)
+
     async def _run(self, job: RunJob) -> Run:
+        if job.accepted is not None:
+            await job.accepted
+        if job.is_cancelled:
+            return await job.ended
         if not self._record.persistent:
             await self._clear()
         await self._slot.ensure()
         await self._data.put()
+        if job.is_cancelled:
+            return await job.ended
         self._current = job.begin()
         started = time.monotonic()
+        meter = Meter(self._slot.pid())
         try:
-            ending = await self._execute(job, self._current)
+            kernel, follow = await self._slot.ensure(), self._background.follow
+            ending = await execute(kernel, job, self._record, self._policy, self._current, follow)
         finally:
-            self._current = None
+            spent = meter.stop()
+            self._current = job.stop = None
         if ending.returncode is not None:
             # This run tells of the kernel's end; nobody is to tell of it again.
             self._slot.expect_end()
@@ -317,20 +356,16 @@ class LiveSession:
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
         lost_before, self._lost = self._lost, None
         data_detail = await self._data.take()
-        assert job.started_at is not None
-        run = Run(
-            run_id=job.run_id,
-            session_id=self._record.id,
-            language=self._record.language,
-            queued_at=job.queued_at,
-            started_at=job.started_at,
+        collected = job.collector.collected()
+        run = job.result(
+            usage=job.usage(duration, spent, collected.size + collected.cut_bytes),
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, job.collector.collected(), lost_before, exceeded),
+            **result.fields(ending, collected, lost_before, exceeded),
         )
         self._metrics.run_finished(run.status, duration)
-        await self._keep(run, job.request.code)
+        await self._keep(run, job)
         if not self._record.persistent:
             await self._clear()
         elif ending.returncode is not None:
@@ -339,39 +374,19 @@ class LiveSession:
                 self.begin_wake()
         return run
 
-    async def _execute(self, job: RunJob, stop: StopSignal) -> Ending:
-        request, policy, own = job.request, self._policy, self._record.default_timeout
-        # A session may be older than the ceiling that holds now.
-        default = policy.default_timeout if own is None else min(own, policy.max_timeout)
-        kernel = await self._slot.ensure()
-        environment = run_environment(self._record, request.env, policy.base_url)
-        started_at = clock.boottime()
-        execution = kernel.execute(request.code, environment, request.stdin, job.events.add)
-        self._background.follow(execution.request_id, job.run_id)
-        return await run_to_end(
-            kernel,
-            execution,
-            timeout=default if request.timeout is None else request.timeout,
-            on_timeout=request.on_timeout or self._record.on_timeout,
-            started_at=started_at,
-            stop=stop,
-            grace=policy.grace,
-        )
-
-    async def _keep(self, run: Run, code: str) -> None:
+    async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
         number = self._record.run_count + 1
-        self._record = replace(self._record, run_count=number, last_run_at=run.started_at)
-        await self._runs.finish(run, number, code)
-        log.info(
-            "run_finished",
-            session_id=run.session_id,
-            run_id=run.run_id,
-            status=run.status,
-            exit_code=run.exit_code,
-            duration=run.duration,
-            memory=run.memory,
+        last_run_at = run.started_at or self._record.last_run_at
+        self._record = replace(self._record, run_count=number, last_run_at=last_run_at)
+        await self._runs.finish(
+            run,
+            number,
+            job.request.code,
+            was_pending=job.accepted is not None,
+            callback_url=job.request.callback_url,
         )
+        log_finished(run)
 
     async def _clear(self) -> None:
         """Begin afresh: an empty workspace, no kernel, no sandbox that has been used."""

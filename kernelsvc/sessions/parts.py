@@ -1,5 +1,6 @@
 """What every live session works with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernelsvc.files.workspace import Workspaces
@@ -7,13 +8,17 @@ from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Pool
 from kernelsvc.metrics import Metrics
 from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.store.accepted import AcceptedStore
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
 
 @dataclass(frozen=True)
 class SessionParts:
-    """What every live session works with."""
+    """What every live session works with.
+
+    `check_callback` raises InvalidRequest for a URL that no run may be sent to.
+    """
 
     policy: SessionPolicy
     launcher: Launcher
@@ -22,3 +27,5 @@ class SessionParts:
     sessions: SessionStore
     runs: RunStore
     metrics: Metrics
+    accepted: AcceptedStore
+    check_callback: Callable[[str], None]

@@ -34,6 +34,7 @@ from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
+from kernelsvc.sessions.sweeper import Sweeper
 
 EVERYBODY: Final = "*"
 
@@ -57,7 +58,16 @@ class SessionService:
         self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
         self.files = SessionFiles(parts.workspaces, parts.policy.limits, self._present)
-        self.runs = SessionRuns(parts.runs, self._quotas, self._live, self._awake, self._record)
+        self.runs = SessionRuns(
+            parts.runs,
+            parts.accepted,
+            parts.check_callback,
+            self._quotas,
+            self._live,
+            self._awake,
+            self._record,
+        )
+        self._sweeper = Sweeper(parts.runs)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
         watch = parts.metrics.watch
@@ -73,6 +83,7 @@ class SessionService:
         await asyncio.to_thread(self._workspaces.open, ids)
         self._quotas.open(await self._sessions.counts())
         self._culler.start()
+        self._sweeper.start()
         self._disk.start()
         self._pool.start(self._capacity.may_prepare)
 
@@ -98,6 +109,7 @@ class SessionService:
         """End every kernel; what lasts is in the store and the workspaces."""
         self.refuse_new()
         await self._culler.stop()
+        await self._sweeper.stop()
         await self._disk.stop()
         await self.files.close()
         await asyncio.gather(self._pool.stop(), *(live.close() for live in self._live.values()))

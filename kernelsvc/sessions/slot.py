@@ -17,6 +17,7 @@ from kernelsvc.metrics import Metrics
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.room import Room
+from kernelsvc.sessions.spent import pid_outside
 
 _ATTEMPTS = 3
 _AT_ONCE = Grace(0, 0)
@@ -62,6 +63,7 @@ class KernelSlot:
         self._on_late = on_late
         self._on_death = on_death
         self._seat: Seat | None = None
+        self._pid: tuple[Kernel, int | None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
         self._oom_kills = 0
@@ -183,6 +185,16 @@ class KernelSlot:
     def seat(self) -> Seat | None:
         """Where a kernel runs now; None where none does."""
         return self._seat if self.kernel and not self.kernel.ended.is_set() else None
+
+    def pid(self) -> int | None:
+        """The kernel's process on this machine; None where that is not known."""
+        kernel, seat = self.kernel, self._seat
+        if kernel is None or seat is None or kernel.process.pid is None:
+            return None
+        if self._pid is None or self._pid[0] is not kernel:
+            # Looked up once a kernel: inside of a sandbox it has another.
+            self._pid = kernel, pid_outside(seat.host.pid, kernel.process.pid)
+        return self._pid[1]
 
     def stop_for(self, exceeded: LimitExceeded) -> None:
         """Kill the kernel, which has taken too much; the next one gets a sandbox of its own."""

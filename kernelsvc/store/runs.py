@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, St
 from sqlmodel import Session as Transaction
 from sqlmodel import col
 
+from kernelsvc import clock
 from kernelsvc.errors import StorageFull
-from kernelsvc.models.run import Run, RunSummary
+from kernelsvc.models.run import Run, RunError, RunSummary
+from kernelsvc.store.accepted import forget_keys, seen_through
 from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
-from kernelsvc.store.tables import RunRow, SessionRow
+from kernelsvc.store.tables import IdempotencyRow, PendingRunRow, RunRow, SessionRow
 
 _BEHIND_SECONDS = 0.5
 _MOST_BEHIND_BYTES = 4 << 20
@@ -41,6 +45,22 @@ _ADD_RUN = insert(RunRow)
 _FORGET_RUNS = delete(RunRow).where(
     col(RunRow.session_id) == bindparam("of_session"),
     col(RunRow.number) <= bindparam("newest_to_forget"),
+    # Whoever has the key of a run may ask for its result as long as the key holds.
+    col(RunRow.id).not_in(select(col(IdempotencyRow.run_id))),
+)
+
+_STOPPED = "the service was stopped before the run had ended"
+_LONGEST_SECONDS = 100 * 365 * 24 * 3600
+_SUMMARY = (
+    "status",
+    "exit_code",
+    "duration",
+    "queued_at",
+    "started_at",
+    "text",
+    "timed_out",
+    "memory",
+    "usage",
 )
 
 log = structlog.get_logger()
@@ -48,11 +68,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, the session's `number`th, and its code."""
+    """A finished run, the session's `number`th, and its code.
+
+    One that `was_pending` is so no more, and is to be sent to `callback_url`, where there is one.
+    """
 
     run: Run
     number: int
     code: str
+    was_pending: bool = False
+    callback_url: str | None = None
 
     def line(self) -> bytes:
         """As JSON in one line."""
@@ -71,15 +96,25 @@ class Finished:
 
 
 class RunStore:
-    """Each session's latest `keep` runs.
+    """Each session's latest `keep` runs, of the last `keep_for` seconds.
+
+    `on_delivery` is called when a run was stored that is to be sent somewhere.
 
     With a `journal` runs are written behind: what `finish` was called for survives the process, is
     seen by whoever reads the database through this service, and reaches the database in batches.
     """
 
-    def __init__(self, database: Database, keep: int, journal: Path | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keep: int,
+        journal: Path | None = None,
+        keep_for: float = math.inf,
+    ) -> None:
         self._database = database
         self._keep = keep
+        self._keep_for = keep_for
+        self.on_delivery: Callable[[], None] = _nobody
         self._journal = None if journal is None else Journal[Finished](journal)
         self._writing = threading.Lock()
 
@@ -91,6 +126,7 @@ class RunStore:
             await self._database.run(lambda transaction: self._add(transaction, left))
             self._journal.clear()
             self._database.write_behind(self._write_behind)
+        await self._database.run(lambda transaction: _recover(transaction, self._add))
 
     async def close(self) -> None:
         """Write what has gathered; where that fails, it stays in the journal for the next start."""
@@ -102,12 +138,26 @@ class RunStore:
             self._database.write_behind(lambda: None)
             self._journal.close()
 
-    async def finish(self, run: Run, number: int, code: str) -> None:
+    async def finish(
+        self,
+        run: Run,
+        number: int,
+        code: str,
+        *,
+        was_pending: bool = False,
+        callback_url: str | None = None,
+    ) -> None:
         """Store a finished run and what it changed of its session; nothing where that is gone.
 
-        The oldest run falls out of the history. Raises StorageFull.
+        The oldest run falls out of the history. One that was accepted (`was_pending`) is seen
+        through with that, and will be sent to `callback_url`. Raises StorageFull.
         """
-        finished = Finished(run, number, code)
+        finished = Finished(run, number, code, was_pending, callback_url)
+        if was_pending:
+            await self._database.run(lambda transaction: self._add(transaction, [finished]))
+            if callback_url is not None:
+                self.on_delivery()
+            return
         if self._journal is not None and self._journal.waiting_bytes < _MOST_BEHIND_BYTES:
             line = finished.line()
             if len(line) <= _LONG_LINE_BYTES:
@@ -151,6 +201,9 @@ class RunStore:
         connection = transaction.connection()
         for session_id, its in of_session.items():
             count = connection.scalar(_COUNT_RUNS, {"of_session": session_id})
+            for each in its:
+                if each.was_pending:
+                    seen_through(connection, each.run, each.callback_url)
             new = [each for each in its if count is not None and each.number > count]
             if not new:
                 continue
@@ -160,7 +213,7 @@ class RunStore:
                 {
                     "of_session": session_id,
                     "run_count": last.number,
-                    "last_run_at": last.run.started_at,
+                    "last_run_at": last.run.started_at or last.run.queued_at,
                     "data": last.run.data,
                 },
             )
@@ -175,7 +228,7 @@ class RunStore:
 
         def query(transaction: Transaction) -> Run | None:
             row = transaction.get(RunRow, run_id)
-            if row is None or row.session_id != session_id:
+            if row is None or row.session_id != session_id or row.started_at < self._oldest():
                 return None
             return Run.model_validate(row.result)
 
@@ -185,13 +238,32 @@ class RunStore:
         """The history, newest first."""
 
         def query(transaction: Transaction) -> list[RunSummary]:
-            wanted = select(RunRow).where(col(RunRow.session_id) == session_id)
+            wanted = select(RunRow).where(
+                col(RunRow.session_id) == session_id, col(RunRow.started_at) >= self._oldest()
+            )
             rows: Sequence[RunRow] = transaction.scalars(
-                wanted.order_by(col(RunRow.number).desc())
+                wanted.order_by(col(RunRow.number).desc()).limit(self._keep)
             ).all()
             return [_summary(row) for row in rows]
 
         return await self._database.run(query)
+
+    async def forget_old(self) -> None:
+        """Forget what is older than is kept: runs, and keys against repetition."""
+        oldest = self._oldest()
+
+        def query(transaction: Transaction) -> None:
+            connection = transaction.connection()
+            forget_keys(connection)
+            connection.execute(delete(RunRow).where(col(RunRow.started_at) < oldest))
+
+        await self._database.run(query)
+
+    def _oldest(self) -> datetime:
+        """When the oldest run that is kept was made at the earliest."""
+        if self._keep_for > _LONGEST_SECONDS:
+            return datetime.min.replace(tzinfo=UTC)
+        return clock.now() - timedelta(seconds=self._keep_for)
 
     async def set_background(self, run_id: str, text: str) -> None:
         """Note what a run's threads and tasks have printed since it ended."""
@@ -204,6 +276,34 @@ class RunStore:
                 transaction.connection().execute(statement.values(result=result))
 
         await self._database.run(query)
+
+
+def _nobody() -> None:
+    """Who is told of a delivery until somebody is."""
+
+
+def _recover(transaction: Transaction, add: Callable[[Transaction, list[Finished]], None]) -> None:
+    """End the runs that the service did not see through: it was stopped meanwhile."""
+    connection = transaction.connection()
+    for pending in transaction.scalars(select(PendingRunRow)).all():
+        session = transaction.get(SessionRow, pending.session_id)
+        if session is None:
+            continue
+        number = connection.scalar(_COUNT_RUNS, {"of_session": session.id}) or 0
+        run = Run(
+            run_id=pending.id,
+            session_id=session.id,
+            language=session.language,
+            status="interrupted",
+            error=RunError(ename="ServiceStopped", evalue=_STOPPED, traceback=[]),
+            memory="lost",
+            memory_detail=_STOPPED,
+            data=session.data,
+            queued_at=pending.queued_at,
+            started_at=None,
+        )
+        add(transaction, [Finished(run, number + 1, pending.code, True, pending.callback_url)])
+        log.warning("run_not_seen_through", session_id=session.id, run_id=pending.id)
 
 
 def _left(line: bytes) -> Finished | None:
@@ -221,18 +321,12 @@ def _row(finished: Finished) -> dict[str, Any]:
         "id": run.run_id,
         "session_id": run.session_id,
         "number": finished.number,
-        "started_at": run.started_at,
+        "started_at": run.started_at or run.queued_at,
         "code": finished.code,
         "result": run.model_dump(mode="json"),
     }
 
 
 def _summary(row: RunRow) -> RunSummary:
-    return RunSummary(
-        run_id=row.id,
-        status=row.result["status"],
-        exit_code=row.result["exit_code"],
-        duration=row.result["duration"],
-        started_at=row.started_at,
-        code=row.code,
-    )
+    told = {name: row.result[name] for name in _SUMMARY if name in row.result}
+    return RunSummary(run_id=row.id, code=row.code, **told)

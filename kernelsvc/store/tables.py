@@ -66,6 +66,53 @@ class RunRow(SQLModel, table=True):
     result: dict[str, Any] = Field(sa_type=JSON)
 
 
+class PendingRunRow(SQLModel, table=True):
+    """A run that was accepted and must be seen through, until it is in the history."""
+
+    __tablename__ = "pending_runs"
+
+    id: str = Field(primary_key=True, max_length=64)
+    session_id: str = Field(
+        sa_column=Column(
+            String(128), ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True
+        )
+    )
+    queued_at: datetime = Field(sa_type=UtcDateTime)
+    code: str
+    callback_url: str | None = None
+
+
+class DeliveryRow(SQLModel, table=True):
+    """A finished run that is to be sent to `url`, not before `due_at`."""
+
+    __tablename__ = "deliveries"
+
+    id: str = Field(primary_key=True, max_length=64)
+    run_id: str = Field(max_length=64)
+    url: str
+    body: str
+    attempts: int
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    due_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """The run that an owner's `Idempotency-Key` was first given with."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: str = Field(primary_key=True, max_length=64)
+    key: str = Field(primary_key=True, max_length=255)
+    fingerprint: str = Field(max_length=64)
+    session_id: str = Field(
+        sa_column=Column(
+            String(128), ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True
+        )
+    )
+    run_id: str = Field(max_length=64, index=True)
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
 class KeyRow(SQLModel, table=True):
     """One API key; quotas that are None do not limit."""
 

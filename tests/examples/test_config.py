@@ -14,7 +14,7 @@ CONFIG = Path(__file__).parents[2] / "config" / "kernelsvc.toml"
 # Their defaults are none, or made of other settings or of directories of the machine's; the file
 # has examples.
 DERIVED = {"base_url", "data_dir", "runtime_dir", "database_url", "tls_certificate", "tls_key",
-           "api_key"}  # fmt: skip
+           "api_key", "callback_secret"}  # fmt: skip
 
 _SETTING = re.compile(r"^#(\w+ = .*)$", re.MULTILINE)
 
@@ -51,7 +51,8 @@ def test_examples_of_what_is_derived_are_taken_as_they_are(tmp_path):
     text = _SETTING.sub(r"\1", CONFIG.read_text())
     examples = {name: value for name, value in tomllib.loads(text).items() if name in DERIVED}
     taken = loaded(text, tmp_path).model_dump(include=DERIVED)
-    taken["api_key"] = taken["api_key"].get_secret_value()
+    for name in ("api_key", "callback_secret"):
+        taken[name] = taken[name].get_secret_value()
     assert {name: str(value) for name, value in taken.items()} == examples
 
 

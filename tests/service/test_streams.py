@@ -10,7 +10,7 @@ import pytest
 from kernelsvc.api import events as api_events
 from kernelsvc.app import serving
 from tests.support.connection import connection
-from tests.support.problems import problem_of
+from tests.support.problems import fields_of, problem_of
 from tests.support.sse import events_of, text_of
 from tests.support.waiting import eventually
 
@@ -97,19 +97,15 @@ async def test_the_first_event_comes_while_the_run_goes_on(api, tmp_path):
         assert [event.name async for event in events] == ["stdout", "done"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "code"),
-    [
-        ("/api/sessions/nobody/stream", {"code": "1"}, 404, "session_not_found"),
-        ("/api/sessions/s/stream", {"code": ""}, 400, "invalid_request"),
-        ("/api/sessions/s/stream", {"code": "1", "timeot": 1}, 400, "invalid_request"),
-    ],
-)
-async def test_what_is_wrong_before_the_first_event_is_answered_as_json(
-    api, path, body, status, code
-):
+async def test_what_is_wrong_before_the_first_event_is_answered_as_json(api):
     await api.create()
-    problem_of(await api.http.post(path, json=body), status, code)
+    answer = await api.http.post("/api/sessions/nobody/stream", json={"code": "1"})
+    problem_of(answer, 404, "session_not_found")
+    wrong = {"code": {"code": ""}, "timeot": {"code": "1", "timeot": 1}}
+    wrong["background"] = {"code": "1", "background": True}
+    for field, body in wrong.items():
+        answer = await api.http.post("/api/sessions/s/stream", json=body)
+        assert fields_of(problem_of(answer, 400, "invalid_request")) == [field]
 
 
 async def test_a_queued_stream_of_a_session_that_is_deleted_is_answered_as_json(api):
@@ -160,15 +156,14 @@ async def test_a_broken_stream_goes_on_behind_the_last_event_and_runs_nothing(ap
     assert (await api.http.get(path, headers=headers)).status_code == 204
 
 
-@pytest.mark.parametrize("last_seen", ["nonsense", "run_00:1", "RUN:99"])
-async def test_a_point_that_is_none_of_the_runs_is_refused(api, last_seen):
+async def test_a_point_that_is_none_of_the_runs_is_refused(api):
     await api.create()
-    run = await api.run("print(1)")
-    path = f"/api/sessions/s/runs/{run['run_id']}/events"
-    header = last_seen.replace("RUN", run["run_id"])
-    answer = await api.http.get(path, headers={"Last-Event-ID": header})
-    problem = problem_of(answer, 400, "invalid_request")
-    assert problem["details"][0]["field"] == "Last-Event-ID"
+    run_id = (await api.run("print(1)"))["run_id"]
+    for last_seen in ("nonsense", "run_00:1", f"{run_id}:99"):
+        path = f"/api/sessions/s/runs/{run_id}/events"
+        answer = await api.http.get(path, headers={"Last-Event-ID": last_seen})
+        problem = problem_of(answer, 400, "invalid_request")
+        assert fields_of(problem) == ["Last-Event-ID"]
 
 
 async def test_a_run_of_long_ago_is_told_by_its_outputs_from_any_point(api):

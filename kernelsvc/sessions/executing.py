@@ -1,0 +1,41 @@
+"""One run's code in a kernel, under its timeout."""
+
+from collections.abc import Callable
+
+from kernelsvc import clock
+from kernelsvc.kernels.kernel import Kernel
+from kernelsvc.kernels.ladder import Ending, StopSignal, run_to_end
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.sessions.environment import run_environment
+from kernelsvc.sessions.job import RunJob
+from kernelsvc.sessions.policy import SessionPolicy
+
+
+async def execute(
+    kernel: Kernel,
+    job: RunJob,
+    record: SessionRecord,
+    policy: SessionPolicy,
+    stop: StopSignal,
+    follow: Callable[[str, str], None],
+) -> Ending:
+    """Run the job's code to its end, by itself or by force.
+
+    `follow` is told which execute request is the run's.
+    """
+    request, own = job.request, record.default_timeout
+    # A session may be older than the ceiling that holds now.
+    default = policy.default_timeout if own is None else min(own, policy.max_timeout)
+    environment = run_environment(record, request.env, policy.base_url)
+    started_at = clock.boottime()
+    execution = kernel.execute(request.code, environment, request.stdin, job.events.add)
+    follow(execution.request_id, job.run_id)
+    return await run_to_end(
+        kernel,
+        execution,
+        timeout=default if request.timeout is None else request.timeout,
+        on_timeout=request.on_timeout or record.on_timeout,
+        started_at=started_at,
+        stop=stop,
+        grace=policy.grace,
+    )

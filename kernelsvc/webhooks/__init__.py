@@ -1,0 +1,1 @@
+"""Finished runs go to whom they were asked for: signed, retried, to public addresses only."""

@@ -1,0 +1,276 @@
+"""Runs as objects: in the background, waited for, cancelled, repeated, accounted for."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+from httpx import AsyncClient
+
+from kernelsvc.app import serving
+from tests.support.api import Api
+from tests.support.problems import fields_of, problem_of
+from tests.support.waiting import eventually
+
+HELD = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.005)\nos.remove('go')\n"
+RUN = "/api/sessions/s/run"
+RUNS = "/api/sessions/s/runs"
+
+
+@pytest.fixture
+def make_service(io_loop, make_settings):
+    """Start services with changed settings; returns a client of each."""
+    stack = AsyncExitStack()
+
+    async def make(**settings):
+        server = await stack.enter_async_context(serving(make_settings(**settings)))
+        client = AsyncClient(base_url=server.url, timeout=60)
+        return Api(await stack.enter_async_context(client))
+
+    yield make
+    io_loop.run_sync(stack.aclose)
+
+
+def let_go(tmp_path):
+    (tmp_path / "data" / "workspaces" / "s" / "go").touch()
+
+
+async def begin(api, code, **fields):
+    """A run in the background."""
+    answer = await api.send("POST", RUN, {"code": code, "background": True, **fields})
+    assert answer.status == 202, answer
+    assert answer.headers["Location"] == f"{RUNS}/{answer.json['run_id']}"
+    return answer.json
+
+
+async def found(api, run_id, wait=None):
+    answer = await api.send("GET", f"{RUNS}/{run_id}" + (f"?wait={wait}" if wait else ""))
+    assert answer.status == 200, answer
+    return answer.json
+
+
+async def until_it_says(api, run_id, text):
+    async def says():
+        return text in (await found(api, run_id))["stdout"]
+
+    await eventually(says)
+
+
+# ---- in the background
+
+
+async def test_a_background_run_is_answered_at_once_and_can_be_followed(api, tmp_path):
+    await api.create()
+    run = await begin(api, f"print('early')\n{HELD}print('late')\n7")
+    assert run["status"] in ("queued", "running")
+    assert run["exit_code"] is None
+    await until_it_says(api, run["run_id"], "early\n")
+    going = await found(api, run["run_id"])
+    assert (going["status"], going["stdout"]) == ("running", "early\n")
+    listed = (await api.send("GET", RUNS)).json
+    assert [(each["run_id"], each["status"]) for each in listed["runs"]] == [
+        (run["run_id"], "running")
+    ]
+    waiting = asyncio.create_task(found(api, run["run_id"], wait=30))
+    let_go(tmp_path)
+    ended = await waiting
+    assert (ended["status"], ended["exit_code"]) == ("completed", 0)
+    assert (ended["stdout"], ended["text"]) == ("early\nlate\n", "7")
+    assert await found(api, run["run_id"]) == ended
+
+
+async def test_waiting_ends_with_the_time_where_the_run_does_not(api, tmp_path):
+    await api.create()
+    run = await begin(api, HELD)
+    began = time.monotonic()
+    assert (await found(api, run["run_id"], wait=0.2))["status"] in ("queued", "running")
+    assert 0.2 <= time.monotonic() - began < 5
+    let_go(tmp_path)
+    assert (await found(api, run["run_id"], wait=30))["status"] == "completed"
+
+
+async def test_a_wait_that_is_no_time_is_refused(api):
+    await api.create()
+    for wait in ("-1", "x", "301", "", "nan", "1e9"):
+        answer = await api.http.get(f"{RUNS}/run_0?wait={wait}")
+        assert fields_of(problem_of(answer, 400, "invalid_request")) == ["wait"], wait
+
+
+async def test_a_background_run_that_finds_no_kernel_says_so_in_its_result(make_service):
+    api = await make_service(kernel_start_timeout=0.001)
+    await api.create()
+    run = await begin(api, "1")
+    ended = await found(api, run["run_id"], wait=60)
+    assert (ended["status"], ended["error"]["ename"]) == ("failed", "kernel_start_failed")
+    assert ended["started_at"] is None
+
+
+# ---- cancelled
+
+
+async def test_a_cancelled_run_is_interrupted_and_keeps_the_memory(api):
+    await api.create()
+    await api.run("x = 5")
+    run = await begin(api, "print('begun')\nimport time\ntime.sleep(60)", timeout=60)
+    await until_it_says(api, run["run_id"], "begun\n")
+    cancelled = (await api.send("DELETE", f"{RUNS}/{run['run_id']}")).json
+    assert (cancelled["status"], cancelled["exit_code"]) == ("interrupted", 130)
+    assert cancelled["memory"] == "kept"
+    assert (await api.run("x"))["text"] == "5"
+    # Once more changes nothing.
+    assert (await api.send("DELETE", f"{RUNS}/{run['run_id']}")).json == cancelled
+
+
+async def test_a_run_that_is_cancelled_in_the_queue_never_begins(api, tmp_path):
+    await api.create()
+    first = await begin(api, HELD)
+    await api.until_running()
+    second = await begin(api, "open('mark', 'w')")
+    third = await begin(api, "import os; print(os.path.exists('mark'))")
+    answer = await api.send("DELETE", f"{RUNS}/{second['run_id']}")
+    cancelled = answer.json
+    assert (cancelled["status"], cancelled["exit_code"]) == ("interrupted", 130)
+    assert cancelled["started_at"] is None
+    assert (await found(api, first["run_id"]))["status"] == "running"
+    let_go(tmp_path)
+    assert (await found(api, third["run_id"], wait=30))["stdout"] == "False\n"
+    assert await found(api, second["run_id"]) == cancelled
+    session = await api.session()
+    assert session["run_count"] == 3
+
+
+async def test_a_run_that_is_not_there_is_404(api):
+    await api.create()
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
+        answer = await api.http.request(method, f"{RUNS}/run_0{path}")
+        problem_of(answer, 404, "run_not_found")
+
+
+# ---- history
+
+
+async def test_the_history_tells_code_result_and_timings(api):
+    await api.create()
+    run = await api.run("6 * 7")
+    (entry,) = (await api.send("GET", RUNS)).json["runs"]
+    for name in ("run_id", "status", "exit_code", "duration", "text", "memory", "usage"):
+        assert entry[name] == run[name], name
+    assert entry["code"] == "6 * 7"
+    assert entry["started_at"] >= entry["queued_at"]
+
+
+async def test_what_is_older_than_is_kept_is_forgotten(make_service):
+    api = await make_service(keep_runs_for=0.5)
+    await api.create()
+    run = await api.run("1")
+    assert (await api.send("GET", RUNS)).json["count"] == 1
+
+    async def is_forgotten():
+        return (await api.send("GET", RUNS)).json["count"] == 0
+
+    await eventually(is_forgotten)
+    problem_of(await api.http.get(f"{RUNS}/{run['run_id']}"), 404, "run_not_found")
+
+
+# ---- once
+
+
+async def test_the_same_key_answers_the_first_run_and_runs_nothing(api):
+    await api.create()
+    body = {"code": "import os; open('n', 'a').write('x'); print(os.path.getsize('n'))"}
+    headers = {"Idempotency-Key": "k-1"}
+    answers = await asyncio.gather(
+        *(api.send("POST", RUN, body, headers=headers) for _ in range(5))
+    )
+    assert {answer.status for answer in answers} == {200}
+    assert all(answer.json == answers[0].json for answer in answers)
+    assert (await api.session())["run_count"] == 1
+    again = await api.send("POST", RUN, body, headers=headers)
+    assert again.json == answers[0].json
+    other = await api.send("POST", RUN, body, headers={"Idempotency-Key": "k-2"})
+    assert other.json["run_id"] != again.json["run_id"]
+
+
+async def test_a_key_keeps_its_run_in_the_history_however_many_follow(make_service):
+    api = await make_service(keep_runs=2)
+    await api.create()
+    headers = {"Idempotency-Key": "k"}
+    first = (await api.send("POST", RUN, {"code": "1"}, headers=headers)).json
+    for _ in range(20):
+        await api.run("2")
+    again = await api.send("POST", RUN, {"code": "1"}, headers=headers)
+    assert again.json == first
+    assert (await api.send("GET", RUNS)).json["count"] == 2
+
+
+async def test_a_key_with_another_request_is_a_conflict(api):
+    await api.create()
+    headers = {"Idempotency-Key": "k"}
+    await api.send("POST", RUN, {"code": "1"}, headers=headers)
+    answer = await api.http.post(RUN, json={"code": "2"}, headers=headers)
+    problem_of(answer, 409, "idempotency_conflict")
+    assert (await api.session())["run_count"] == 1
+
+
+async def test_a_request_that_came_to_nothing_may_be_repeated_with_its_key(api, tmp_path):
+    await api.create()
+    first = await begin(api, HELD)
+    await api.until_running()
+    body, headers = {"code": "1", "if_busy": "reject"}, {"Idempotency-Key": "k"}
+    answer = await api.http.post(RUN, json=body, headers=headers)
+    problem_of(answer, 409, "session_busy")
+    let_go(tmp_path)
+    await found(api, first["run_id"], wait=30)
+    assert (await api.send("POST", RUN, body, headers=headers)).json["exit_code"] == 0
+
+
+async def test_a_key_that_is_none_is_refused(api):
+    await api.create()
+    for key in ("", "x" * 256, "a b"):
+        answer = await api.http.post(RUN, json={"code": "1"}, headers={"Idempotency-Key": key})
+        assert fields_of(problem_of(answer, 400, "invalid_request")) == ["Idempotency-Key"]
+    assert (await api.session())["run_count"] == 0
+
+
+# ---- accounted for
+
+
+async def test_a_run_tells_what_it_took(api):
+    await api.create()
+    run = await api.run(
+        "import time\n"
+        "end = time.process_time() + 0.3\n"
+        "while time.process_time() < end: pass\n"
+        "x = b'x' * (64 << 20)\n"
+        "print('o' * 999)"
+    )
+    usage = run["usage"]
+    assert usage["cpu_seconds"] >= 0.25
+    assert usage["wall_seconds"] >= 0.3
+    assert usage["queue_seconds"] >= 0
+    assert usage["peak_memory_bytes"] > 64 << 20
+    assert usage["output_bytes"] == 1000
+    idle = (await api.run("import time; time.sleep(0.2)"))["usage"]
+    assert idle["cpu_seconds"] < 0.2
+    assert idle["wall_seconds"] >= 0.2
+
+
+async def test_waiting_is_told_apart_from_running(api, tmp_path):
+    await api.create()
+    first = await begin(api, HELD)
+    await api.until_running()
+    began = time.monotonic()
+    second = await begin(api, "1")
+    await asyncio.sleep(0.3)
+    let_go(tmp_path)
+    usage = (await found(api, second["run_id"], wait=30))["usage"]
+    assert 0.3 <= usage["queue_seconds"] <= time.monotonic() - began
+    assert usage["wall_seconds"] < 0.3
+    assert (await found(api, first["run_id"]))["usage"]["wall_seconds"] >= 0.3
+
+
+async def test_what_a_kernel_took_that_was_killed_is_known(api):
+    await api.create()
+    run = await api.run("while True: pass", timeout=1.3)
+    assert run["timed_out"]
+    assert run["usage"]["cpu_seconds"] > 0.3
