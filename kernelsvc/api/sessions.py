@@ -6,9 +6,11 @@ from typing import get_args
 
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler, shortened
+from kernelsvc.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from kernelsvc.api.operations import Parameter, operation
 from kernelsvc.errors import (
     FieldProblem,
+    IdempotencyConflict,
     InvalidRequest,
     KernelStartFailed,
     NoCapacity,
@@ -53,12 +55,21 @@ class SessionsHandler(ApiHandler):
     @operation(
         {HTTPStatus.CREATED: Session},
         body=CreateSession,
+        request_headers=(IDEMPOTENCY_KEY,),
         headers={"Location": "where the session is"},
-        errors=(SessionExists, TooManySessions, QuotaExceeded),
+        errors=(
+            SessionExists,
+            TooManySessions,
+            QuotaExceeded,
+            IdempotencyConflict,
+            SessionNotFound,
+        ),
     )
     async def post(self) -> None:
         """Create a session."""
-        session = await self.service.create(self.caller, self.body(CreateSession))
+        session = await self.service.create(
+            self.caller, self.body(CreateSession), idempotency_key(self.request)
+        )
         self.set_header("Location", f"/api/sessions/{session.id}")
         self.answer(session, HTTPStatus.CREATED)
 

@@ -18,7 +18,7 @@ from kernelsvc.outputs.log import EventLog
 from kernelsvc.sessions.result import INTERRUPTED
 from kernelsvc.sessions.spent import Spent
 
-_MOST_ENDED = 16
+_MOST_ENDED = 4
 _CANCELLED = "the run was cancelled before its code began"
 
 log = structlog.get_logger()

@@ -292,9 +292,9 @@ class LiveSession:
         self.jobs.add(job)
         if see_through:
             job.must_be_seen_through()
-            job.task = asyncio.create_task(self._see_through(job))
-        else:
-            job.task = self._turns.begin(lambda: self._run(job))
+        job.task = self._turns.begin(lambda: self._run(job))
+        if see_through:
+            job.task = asyncio.create_task(self._see_through(job, job.task))
         job.task.add_done_callback(lambda task: self._run_left(job, task))
         return job
 
@@ -305,10 +305,10 @@ class LiveSession:
         if not self.is_busy:
             self._on_idle(self)
 
-    async def _see_through(self, job: RunJob) -> Run:
+    async def _see_through(self, job: RunJob, turn: asyncio.Task[Run]) -> Run:
         """The same for a run that somebody counts on: what keeps it from running is its result."""
         try:
-            return await self._turns.do(lambda: self._run(job))
+            return await turn
         except ShuttingDown:
             # Told when the service is there again.
             raise

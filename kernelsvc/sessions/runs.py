@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from hashlib import sha256
 from typing import Final
 
-from kernelsvc.errors import FieldProblem, IdempotencyConflict, InvalidRequest, RunNotFound
+from kernelsvc.errors import FieldProblem, InvalidRequest, RunNotFound
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunList, RunRequest
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.job import RunJob
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.stream import Point, RunReader, read_job, read_kept
 from kernelsvc.store.accepted import Accepted, AcceptedStore, KeyUse
@@ -40,7 +40,6 @@ class SessionRuns:
         self._store = store
         self._accepted = accepted
         self._check_callback = check_callback
-        self._keyed = asyncio.Lock()
         self._quotas = quotas
         self._live = live
         self._awake = awake
@@ -59,8 +58,8 @@ class SessionRuns:
             self._check_callback(request.callback_url)
         if key is None:
             return await self._begin(caller, session_id, request, None)
-        use = KeyUse(caller.owner, key, _fingerprint(session_id, request))
-        async with self._keyed:
+        use = key_use(caller, key, session_id, request)
+        async with self._accepted.keyed:
             return await self._first(caller, session_id, use) or await self._begin(
                 caller, session_id, request, use
             )
@@ -95,14 +94,11 @@ class SessionRuns:
 
     async def _first(self, caller: Caller, session_id: str, use: KeyUse) -> RunJob | Run | None:
         """The run of the key's first use, if it was used."""
-        found = await self._accepted.first_use(use.owner, use.key)
+        found = await self._accepted.first_use(use)
         if found is None:
             return None
-        fingerprint, run_id = found
-        if fingerprint != use.fingerprint:
-            raise IdempotencyConflict(use.key)
         await self._record(caller, session_id)
-        return self._job(session_id, run_id) or await self._kept(session_id, run_id)
+        return self._job(session_id, found.run_id) or await self._kept(session_id, found.run_id)
 
     async def run(
         self, caller: Caller, session_id: str, request: RunRequest, key: str | None = None
@@ -148,11 +144,11 @@ class SessionRuns:
             raise InvalidRequest([FieldProblem("Last-Event-ID", problem)])
         await self._record(caller, session_id)
         job = self._job(session_id, run_id)
-        if job is not None and not (point and point.kept):
-            return read_job(job, point)
-        if job is not None:
-            return read_kept(await asyncio.shield(job.ended), point)
-        return read_kept(await self._kept(session_id, run_id), point)
+        if job is None:
+            return read_kept(await self._kept(session_id, run_id), point)
+        if point is not None and point.kept and job.ended.done():
+            return read_kept(job.ended.result(), point)
+        return read_job(job, point)
 
     async def result(
         self, caller: Caller, session_id: str, run_id: str, wait_seconds: float = 0
@@ -200,8 +196,3 @@ class SessionRuns:
         if run is None:
             raise RunNotFound(run_id)
         return run
-
-
-def _fingerprint(session_id: str, request: RunRequest) -> str:
-    """What is the same for the same request to the same session."""
-    return sha256(f"{session_id}\n{request.model_dump_json()}".encode()).hexdigest()

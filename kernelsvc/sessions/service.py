@@ -31,6 +31,7 @@ from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
@@ -117,12 +118,26 @@ class SessionService:
 
     # ---- sessions
 
-    async def create(self, caller: Caller, request: CreateSession) -> Session:
-        """Make a session and begin to start its kernel.
+    async def create(
+        self, caller: Caller, request: CreateSession, key: str | None = None
+    ) -> Session:
+        """Make a session and begin to start its kernel; for a key given before, show the first.
 
-        Raises SessionExists (whoever has the id), InvalidRequest and QuotaExceeded.
+        Raises SessionExists (whoever has the id), InvalidRequest, QuotaExceeded and
+        IdempotencyConflict.
         """
         self._check_open()
+        if key is None:
+            return await self._create(caller, request)
+        accepted, use = self._parts.accepted, key_use(caller, key, "", request)
+        async with accepted.keyed:
+            if (found := await accepted.first_use(use)) is not None:
+                return await self.get(caller, found.session_id)
+            session = await self._create(caller, request)
+            await accepted.note(use, session.id)
+            return session
+
+    async def _create(self, caller: Caller, request: CreateSession) -> Session:
         language = find_language(request.language)
         if language is None:
             known = ", ".join(language_names())

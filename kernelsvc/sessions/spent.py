@@ -72,7 +72,8 @@ def pid_outside(ancestor: int, inside: int) -> int | None:
     for pid in found:
         try:
             status = _read(f"/proc/{pid}/status")
-            if int(status[status.index(_NAMES) :].split(b"\n", 1)[0].split()[-1]) == inside:
+            names = status[status.index(_NAMES) :].split(b"\n", 1)[0].split()
+            if pid != ancestor and int(names[-1]) == inside:
                 return pid
             found += map(int, _read(f"/proc/{pid}/task/{pid}/children").split())
         except (OSError, ValueError):

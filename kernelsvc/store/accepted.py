@@ -1,5 +1,6 @@
 """Runs that were accepted and must be seen through, and the keys against running them twice."""
 
+import asyncio
 import json
 import secrets
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ from typing import Final
 
 from pydantic_core import PydanticSerializationError
 from sqlalchemy import Connection, delete, insert
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
 
 from kernelsvc import clock
+from kernelsvc.errors import IdempotencyConflict, SessionNotFound
 from kernelsvc.models.run import Run
 from kernelsvc.store.database import Database
 from kernelsvc.store.tables import DeliveryRow, IdempotencyRow, PendingRunRow
@@ -30,6 +33,14 @@ class KeyUse:
 
 
 @dataclass(frozen=True)
+class FirstUse:
+    """What came of a key's first use: a run, or where `run_id` is empty, the session itself."""
+
+    session_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class Accepted:
     """A run that is to be seen through, whatever becomes of the service."""
 
@@ -41,13 +52,20 @@ class Accepted:
 
 
 class AcceptedStore:
-    """What was promised, kept from before it is answered until it is fulfilled."""
+    """What was promised, kept from before it is answered until it is fulfilled.
+
+    Who asks for a key's first use and then makes it holds `keyed` meanwhile.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.keyed = asyncio.Lock()
 
     async def accept(self, run: Accepted, use: KeyUse | None) -> None:
-        """Promise to see a run through, the only one for that key."""
+        """Promise to see a run through, the only one for that key.
+
+        Raises SessionNotFound where the session has been deleted meanwhile.
+        """
 
         def query(transaction: Transaction) -> None:
             connection = transaction.connection()
@@ -61,30 +79,48 @@ class AcceptedStore:
                 )
             )
             if use is not None:
-                forget_keys(connection)
-                connection.execute(
-                    insert(IdempotencyRow).values(
-                        owner=use.owner,
-                        key=use.key,
-                        fingerprint=use.fingerprint,
-                        session_id=run.session_id,
-                        run_id=run.run_id,
-                        created_at=clock.now(),
-                    )
-                )
+                _note(connection, use, run.session_id, run.run_id)
 
-        await self._database.run(query)
+        try:
+            await self._database.run(query)
+        except IntegrityError as error:
+            raise SessionNotFound(run.session_id) from error
 
-    async def first_use(self, owner: str, key: str) -> tuple[str, str] | None:
-        """The fingerprint and the run's id of a key's first use; None where it was not used."""
+    async def first_use(self, use: KeyUse) -> FirstUse | None:
+        """What a key was first used for; None where it was not.
 
-        def query(transaction: Transaction) -> tuple[str, str] | None:
-            row = transaction.get(IdempotencyRow, (owner, key))
+        Raises IdempotencyConflict where that was another request.
+        """
+
+        def query(transaction: Transaction) -> FirstUse | None:
+            row = transaction.get(IdempotencyRow, (use.owner, use.key))
             if row is None or row.created_at < clock.now() - KEY_LIFE:
                 return None
-            return row.fingerprint, row.run_id
+            if row.fingerprint != use.fingerprint:
+                raise IdempotencyConflict(use.key)
+            return FirstUse(row.session_id, row.run_id)
 
         return await self._database.run(query)
+
+    async def note(self, use: KeyUse, session_id: str) -> None:
+        """The key was used to make that session."""
+        await self._database.run(
+            lambda transaction: _note(transaction.connection(), use, session_id, "")
+        )
+
+
+def _note(connection: Connection, use: KeyUse, session_id: str, run_id: str) -> None:
+    forget_keys(connection)
+    connection.execute(
+        insert(IdempotencyRow).values(
+            owner=use.owner,
+            key=use.key,
+            fingerprint=use.fingerprint,
+            session_id=session_id,
+            run_id=run_id,
+            created_at=clock.now(),
+        )
+    )
 
 
 def seen_through(connection: Connection, run: Run, callback_url: str | None) -> None:

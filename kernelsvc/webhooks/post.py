@@ -32,11 +32,11 @@ class NotTaken(Exception):
 class Poster:
     """Posts JSON to where the policy lets it, within `seconds` each."""
 
-    def __init__(self, policy: Policy, seconds: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, policy: Policy, seconds: float) -> None:
         self._policy = policy
         self._dialler = Dialler(policy)
         self._seconds = seconds
-        self._tls = tls or ssl.create_default_context()
+        self._tls: ssl.SSLContext | None = None
 
     def check(self, url: str) -> None:
         """Raise InvalidRequest for a URL that names an address nothing may be sent to."""
@@ -67,6 +67,9 @@ class Poster:
         connected = await self._dialler.connect(_destination(url))
         is_tls = url.scheme == "https"
         try:
+            if is_tls and self._tls is None:
+                # Reads every certificate authority that this machine trusts.
+                self._tls = await asyncio.to_thread(ssl.create_default_context)
             reader, writer = await asyncio.open_connection(
                 sock=connected,
                 ssl=self._tls if is_tls else None,

@@ -15,6 +15,7 @@ from tests.benchmarks.parts import (
     cpu,
     create,
     cycles,
+    first_event,
     memory,
     output,
     run_latency,
@@ -37,6 +38,7 @@ PARTS: dict[str, Part] = {
     "throughput": throughput.measure,
     "cpu": cpu.measure,
     "output": output.measure,
+    "first_event": first_event.measure,
     "memory": memory.measure,
 }
 # Checks more than it compares, and takes minutes: only where it is named.

@@ -8,6 +8,8 @@ import pytest
 from httpx import AsyncClient
 
 from kernelsvc.app import serving
+from kernelsvc.keys.ring import LOCAL
+from kernelsvc.models.run import RunRequest
 from tests.support.api import Api
 from tests.support.problems import fields_of, problem_of
 from tests.support.waiting import eventually
@@ -25,7 +27,9 @@ def make_service(io_loop, make_settings):
     async def make(**settings):
         server = await stack.enter_async_context(serving(make_settings(**settings)))
         client = AsyncClient(base_url=server.url, timeout=60)
-        return Api(await stack.enter_async_context(client))
+        api = Api(await stack.enter_async_context(client))
+        api.server = server
+        return api
 
     yield make
     io_loop.run_sync(stack.aclose)
@@ -210,6 +214,38 @@ async def test_a_key_with_another_request_is_a_conflict(api):
     answer = await api.http.post(RUN, json={"code": "2"}, headers=headers)
     problem_of(answer, 409, "idempotency_conflict")
     assert (await api.session())["run_count"] == 1
+
+
+async def test_a_session_that_is_made_twice_with_one_key_is_one(api):
+    headers, body = {"Idempotency-Key": "k"}, {"language": "python", "metadata": {"a": 1}}
+    made = await asyncio.gather(
+        *(api.send("POST", "/api/sessions", body, headers=headers) for _ in range(3))
+    )
+    assert {answer.status for answer in made} == {201}
+    assert len({answer.json["id"] for answer in made}) == 1
+    assert (await api.send("GET", "/api/sessions")).json["count"] == 1
+    other = {"language": "python"}
+    answer = await api.http.post("/api/sessions", json=other, headers=headers)
+    problem_of(answer, 409, "idempotency_conflict")
+
+
+async def test_runs_begin_in_the_order_in_which_they_came_of_whatever_kind(make_service):
+    api = await make_service()
+    await api.create()
+    service = api.server.service
+    live = await service._awake(LOCAL, "s")
+    jobs = []
+    for number in range(6):
+        request = RunRequest(code=f"print({number})")
+        jobs.append(live.submit(request, see_through=number % 2 == 0))
+        if jobs[-1].accepted is not None:
+            jobs[-1].accepted.set_result(None)
+    ended = []
+    for job in jobs:
+        job.ended.add_done_callback(lambda done: ended.append(done.result().stdout))
+    await asyncio.gather(*(job.ended for job in jobs))
+    await eventually(lambda: len(ended) == 6)
+    assert ended == [f"{number}\n" for number in range(6)]
 
 
 async def test_a_request_that_came_to_nothing_may_be_repeated_with_its_key(api, tmp_path):

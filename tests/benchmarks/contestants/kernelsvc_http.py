@@ -83,6 +83,12 @@ class Kernelsvc(Contestant):
         assert self._process is not None
         return self._process.process.pid
 
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        assert self._process is not None
+        return self._process.url
+
     async def settle(self) -> None:
         """Return when a kernel waits, and no other is being made ready."""
         assert self._process is not None
