@@ -377,7 +377,7 @@ class LiveSession:
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
         number = self._record.run_count + 1
-        last_run_at = run.started_at or self._record.last_run_at
+        last_run_at = run.started_at or run.queued_at
         self._record = replace(self._record, run_count=number, last_run_at=last_run_at)
         await self._runs.finish(
             run,

@@ -89,6 +89,8 @@ class SessionRuns:
             await self._accepted.accept(run, use)
         except BaseException as error:
             accepted.set_exception(error)
+            # The run may never come to look at it.
+            accepted.exception()
             raise
         accepted.set_result(None)
 

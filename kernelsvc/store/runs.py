@@ -204,19 +204,25 @@ class RunStore:
             for each in its:
                 if each.was_pending:
                     seen_through(connection, each.run, each.callback_url)
-            new = [each for each in its if count is not None and each.number > count]
-            if not new:
+            # One that was pending comes once, and perhaps behind one that the journal held.
+            new = [
+                each
+                for each in its
+                if count is not None and (each.was_pending or each.number > count)
+            ]
+            if count is None or not new:
                 continue
             last = max(new, key=lambda each: each.number)
-            connection.execute(
-                _CHANGE_SESSION,
-                {
-                    "of_session": session_id,
-                    "run_count": last.number,
-                    "last_run_at": last.run.started_at or last.run.queued_at,
-                    "data": last.run.data,
-                },
-            )
+            if last.number > count:
+                connection.execute(
+                    _CHANGE_SESSION,
+                    {
+                        "of_session": session_id,
+                        "run_count": last.number,
+                        "last_run_at": last.run.started_at or last.run.queued_at,
+                        "data": last.run.data,
+                    },
+                )
             newest_to_forget = last.number - self._keep
             rows = [_row(each) for each in new if each.number > newest_to_forget]
             connection.execute(_ADD_RUN, rows)

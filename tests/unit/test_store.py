@@ -13,14 +13,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlmodel import SQLModel, create_engine
 
-from kernelsvc.errors import InvalidRequest, SessionExists, StorageFull
+from kernelsvc import clock
+from kernelsvc.errors import InvalidRequest, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store import database as database_module
 from kernelsvc.store import tables
+from kernelsvc.store.accepted import Accepted, AcceptedStore
 from kernelsvc.store.database import Database
+from kernelsvc.store.deliveries import DeliveryStore
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
 
@@ -281,6 +284,46 @@ def killed(io_loop, url, tmp_path):
     store._journal.close()
     database.write_behind(lambda: None)
     io_loop.run_sync(database.close)
+
+
+async def test_an_accepted_run_that_is_stored_behind_a_later_one_is_in_the_history(
+    database, sessions, runs
+):
+    await sessions.add(record())
+    accepted = AcceptedStore(database)
+    pending = Accepted("run_s_1", "s", BEGIN, "1", "https://example.com/")
+    await accepted.accept(pending, None)
+    await runs.finish(run_of(number=2, data={"of": "the second"}), 2, "2")
+    url = pending.callback_url
+    await runs.finish(run_of(data={"of": "the first"}), 1, "1", was_pending=True, callback_url=url)
+    assert [run.code for run in await runs.latest("s")] == ["2", "1"]
+    found = await sessions.get("s")
+    assert (found.run_count, found.data) == (2, {"of": "the second"})
+    (delivery,) = await DeliveryStore(database).due(clock.now(), set(), 5)
+    assert (delivery.run_id, delivery.url) == ("run_s_1", url)
+
+
+async def test_an_accepted_run_that_no_service_saw_through_is_interrupted(
+    database, sessions, tmp_path
+):
+    await sessions.add(record())
+    accepted = AcceptedStore(database)
+    await accepted.accept(Accepted("run_x", "s", BEGIN, "1", None), None)
+    store = RunStore(database, 3, tmp_path / "another")
+    await store.open()
+    run = await store.get("s", "run_x")
+    assert (run.status, run.exit_code, run.memory) == ("interrupted", None, "lost")
+    await store.close()
+    again = RunStore(database, 3, tmp_path / "another")
+    await again.open()
+    assert len(await again.latest("s")) == 1
+    await again.close()
+
+
+async def test_a_run_is_not_accepted_for_a_session_that_is_gone(database):
+    accepted = AcceptedStore(database)
+    with pytest.raises(SessionNotFound):
+        await accepted.accept(Accepted("run_x", "gone", BEGIN, "1", None), None)
 
 
 async def test_a_finished_run_survives_a_kill_and_is_written_once(
