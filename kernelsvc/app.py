@@ -117,7 +117,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             _internet(settings),
             settings.preload,
         )
-        stack.callback(launcher.close)
+        stack.push_async_callback(launcher.close)
 
         workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)
         sessions = SessionStore(database)

@@ -36,6 +36,24 @@ class StartKernel:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ForkHost:
+    """To the zygote: fork a host into a sandbox; with its descriptors, in the order of `FDS`.
+
+    It becomes user and group `owner` (below 0: it stays who it is) and enters the control groups
+    with these files.
+    """
+
+    name: ClassVar[str] = "fork"
+    owner: int
+    groups: list[str]
+
+
+FDS = ("control", "stderr", "sandbox", "seccomp", "offer")
+"""With `ForkHost`: the host's control socket; its stderr; a process descriptor of process 1 of the
+sandbox; a file with the seccomp filter; and, for one with a proxy, its `OFFER`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SignalKernel:
     """To the host: send `signum` to the kernel's process group, as a terminal's Ctrl-C would."""
 
@@ -99,12 +117,13 @@ class KernelExited:
     returncode: int
 
 
-Command = StartKernel | SignalKernel | KillKernel | SweepChildren
+Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
 Report = KernelStarted | KernelReady | ChildrenSwept | KernelExited
 
 _MESSAGES: dict[str, type[Command | Report]] = {
     message.name: message
     for message in (
+        ForkHost,
         StartKernel,
         SignalKernel,
         KillKernel,
@@ -141,6 +160,9 @@ def _checked(value: Any, kind: Any) -> Any:
         item_kind = kind.__args__[1]
         if not isinstance(value, dict) or not all(type(v) is item_kind for v in value.values()):
             raise WireError(f"expected an object of {item_kind.__name__}")
+    elif kind == list[str]:
+        if not isinstance(value, list) or not all(type(item) is str for item in value):
+            raise WireError("expected a list of str")
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise WireError("expected a number")

@@ -20,6 +20,7 @@ from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import KernelSpecs
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
@@ -97,6 +98,8 @@ class Launcher:
         self._numbers = itertools.count(1)
         self._context = zmq.asyncio.Context()
         self._specs = KernelSpecs()
+        self._zygote: Zygote | None = None
+        self._zygote_lock = asyncio.Lock()
 
     @property
     def can_prepare(self) -> bool:
@@ -121,7 +124,7 @@ class Launcher:
         others have the processors first.
         """
         place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
-        argv = self._specs.get_kernel_spec(kernelspec).argv
+        argv = self._argv(kernelspec)
         async with AsyncExitStack() as undo:
             undo.callback(shutil.rmtree, place.runtime, ignore_errors=True)
             try:
@@ -135,12 +138,13 @@ class Launcher:
                     egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
                     undo.push_async_callback(egress.close)
                 environment = _environment(enclosure)
-                host = await KernelHost.spawn(
-                    enclosure,
-                    [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)],
-                    _inherited() | _FOR_MATPLOTLIB | {"MPLCONFIGDIR": environment["MPLCONFIGDIR"]},
-                    egress.fd_for_inside if egress else None,
-                )
+                if self._isolation.is_sandbox:
+                    offer = egress.fd_for_inside if egress else None
+                    zygote = await self._zygote_for(argv)
+                    host = await KernelHost.fork(enclosure, zygote, offer)
+                else:
+                    own = {"MPLCONFIGDIR": environment["MPLCONFIGDIR"]}
+                    host = await KernelHost.spawn(enclosure, argv, _for_hosts() | own)
             except OSError as error:
                 raise KernelStartFailed(error.strerror or "the host cannot be run") from error
             undo.pop_all()
@@ -148,6 +152,22 @@ class Launcher:
         if egress is not None:
             egress.release_inside()
         return Seat(host, place, enclosure, environment, limits, internet, egress)
+
+    def _argv(self, kernelspec: str) -> list[str]:
+        """The command of a host, but for the descriptors."""
+        argv = self._specs.get_kernel_spec(kernelspec).argv
+        return [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)]
+
+    async def _zygote_for(self, argv: list[str]) -> Zygote:
+        """The zygote, started where there is none (any more); raises KernelStartFailed."""
+        async with self._zygote_lock:
+            if self._zygote is not None and not self._zygote.is_there:
+                gone, self._zygote = self._zygote, None
+                await asyncio.to_thread(gone.close)
+            if self._zygote is None:
+                spawning = asyncio.to_thread(Zygote.spawn, argv, _for_hosts(), self._patience)
+                self._zygote = await spawning
+            return self._zygote
 
     def limit(self, seat: Seat, limits: Limits) -> None:
         """Set what may be used there; blocks for a moment.
@@ -200,8 +220,11 @@ class Launcher:
             raise
         return kernel
 
-    def close(self) -> None:
-        """Free the ZeroMQ context."""
+    async def close(self) -> None:
+        """End the zygote, free the ZeroMQ context."""
+        async with self._zygote_lock:
+            if self._zygote is not None:
+                await asyncio.to_thread(self._zygote.close)
         self._context.destroy(linger=0)
 
 
@@ -209,6 +232,11 @@ def _inherited() -> dict[str, str]:
     """The host's environment, and what every kernel has too: an allow-list of the service's."""
     path = {"PATH": os.pathsep.join(_PROGRAMS)}
     return path | {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def _for_hosts() -> dict[str, str]:
+    """The environment of a host, and of the zygote."""
+    return _inherited() | _FOR_MATPLOTLIB
 
 
 def _environment(enclosure: Enclosure) -> dict[str, str]:

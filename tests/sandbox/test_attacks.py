@@ -64,15 +64,20 @@ ATTACKS = {
     "link_to_a_file_of_the_system": (
         "os.link('/usr/bin/env', '/workspace/env')", f"{DENIED}|OSError.*cross-device"),
     # ---- processes
-    "read_the_services_environment": ("open('/proc/1/environ').read()", DENIED),
-    "read_the_hosts_memory": ("open('/proc/1/mem', 'rb')", DENIED),
+    "read_the_services_environment": (
+        "{v.split('=')[0] for v in open('/proc/1/environ').read().split('\\0')}"
+        " - {'', 'PATH', 'PWD'}",
+        r"returned set\(\)"),
+    "read_the_hosts_environment": ("open(f'/proc/{os.getppid()}/environ').read()", DENIED),
+    "read_the_hosts_memory": ("open(f'/proc/{os.getppid()}/mem', 'rb')", DENIED),
+    "open_the_hosts_sockets": ("os.listdir(f'/proc/{os.getppid()}/fd')", DENIED),
     "see_other_processes": (
-        "[p for p in os.listdir('/proc') if p.isdigit() and int(p) not in (1, os.getpid())]",
-        r"returned \[\]"),
+        "{p for p in os.listdir('/proc') if p.isdigit()}"
+        " - {str(p) for p in (1, os.getppid(), os.getpid())}",
+        r"returned set\(\)"),
     "signal_the_service": ("os.kill({pid}, 9)", "ProcessLookupError"),
     "kill_process_1": ("os.kill(1, 9)", "returned None"),
     "terminate_process_1": ("os.kill(1, 15)", "returned None"),
-    "signal_everybody": ("os.kill(-1, 0)", "ProcessLookupError"),
     "raise_priority": ("os.nice(-10)", DENIED),
     "take_real_time": (
         "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))", DENIED),

@@ -1,0 +1,75 @@
+"""A process's way into a sandbox that stands already, and how it gives up what it could do before.
+
+Theory of operation. bubblewrap has made the namespaces and process 1 in them waits. A process with
+a single thread takes on the sandbox's user and joins all namespaces of process 1 at once (setns(2)
+with a process descriptor, Linux 5.8); that of processes holds for its children. Until no code runs
+in the sandbox, nobody there can take advantage of it: so `lock_down` comes before anything else.
+"""
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kernelsvc.kernel_host.processes import prctl
+
+_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
+_PR_CAPBSET_DROP = 24
+_PR_SET_SECCOMP = 22
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_INSTRUCTION_BYTES = 8
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
+
+
+def enter(sandbox: int, owner: int, groups: Iterable[str]) -> None:
+    """Join the sandbox whose process 1 the descriptor `sandbox` names; children are in it wholly.
+
+    `owner` is the user and group to be there, below 0 for the present ones; `groups` are the files
+    of the control groups to enter. Raises OSError.
+    """
+    for path in groups:
+        Path(path).write_text("0")
+    if owner >= 0:
+        os.setgroups([])
+        os.setresgid(owner, owner, owner)
+        os.setresuid(owner, owner, owner)
+    _check("setns", ctypes.CDLL(None, use_errno=True).setns(sandbox, _NAMESPACES))
+
+
+def lock_down(seccomp: bytes) -> None:
+    """Give up every capability for ever and load the filter; raises OSError.
+
+    As bubblewrap does to what it starts itself.
+    """
+    with contextlib.suppress(OSError):
+        for capability in range(64):
+            prctl(_PR_CAPBSET_DROP, capability)
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    _check("capset", libc.capset(ctypes.byref(header), (_Capabilities * 2)()))
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    program = _Filter(len(seccomp) // _INSTRUCTION_BYTES, seccomp)
+    prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
+
+
+def _check(call: str, result: int) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{call}: {os.strerror(error)}")
