@@ -80,6 +80,14 @@ class SweepChildren:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class HostForked:
+    """From the zygote, over the host's control socket: it is process `pid` outside."""
+
+    name: ClassVar[str] = "forked"
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class KernelStarted:
     """From the host: the kernel was forked and has process id `pid`."""
 
@@ -118,7 +126,7 @@ class KernelExited:
 
 
 Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
-Report = KernelStarted | KernelReady | ChildrenSwept | KernelExited
+Report = HostForked | KernelStarted | KernelReady | ChildrenSwept | KernelExited
 
 _MESSAGES: dict[str, type[Command | Report]] = {
     message.name: message
@@ -128,6 +136,7 @@ _MESSAGES: dict[str, type[Command | Report]] = {
         SignalKernel,
         KillKernel,
         SweepChildren,
+        HostForked,
         KernelStarted,
         KernelReady,
         ChildrenSwept,

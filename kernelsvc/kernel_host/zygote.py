@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from kernelsvc.kernel_host import wire
 from kernelsvc.kernel_host.join import enter, lock_down
-from kernelsvc.kernel_host.processes import set_name
+from kernelsvc.kernel_host.processes import adopt_orphans, set_name
 
 READY = b"ready"
 _MOST_FDS = 5
@@ -39,7 +39,9 @@ class Zygote:
     def serve(self) -> None:
         """Carry out orders until the service hangs up."""
         set_name("kernel-zygote")
-        # Nobody waits for the forks: they report to the service.
+        # The forks that go on as hosts stay below this process. Nobody waits for their end: the
+        # service hears of it by itself.
+        adopt_orphans()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         self._orders.send(READY)
         while True:
@@ -80,12 +82,15 @@ class Zygote:
             enter(sandbox, command.owner, command.groups)
             os.close(sandbox)
             os.close(seccomp)
-            if os.fork() == 0:
+            # Only what is forked now is in the sandbox's namespace of processes.
+            if (pid := os.fork()) == 0:
                 lock_down(program)
                 os.setsid()
                 os.chdir("/")
                 with socket.socket(fileno=control) as service:
                     self._run_host(service, offer)
+            else:
+                os.write(control, wire.encode(wire.HostForked(pid)))
             code = 0
         except BaseException:  # noqa: BLE001  # nothing of the zygote's own may run in a fork
             traceback.print_exc()

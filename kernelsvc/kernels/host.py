@@ -135,6 +135,7 @@ class KernelHost:
         self._kernels: dict[int, HostedKernel] = {}
         self._stderr: int | None = stderr
         self._last_words = b""
+        self._forked: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = asyncio.Event()
         os.set_blocking(stderr, False)
@@ -236,7 +237,7 @@ class KernelHost:
     @property
     def pid(self) -> int:
         """The process that everything in the enclosure descends from."""
-        return self._body.process.pid
+        return self._forked or self._body.process.pid
 
     @property
     def last_words(self) -> str:
@@ -250,7 +251,9 @@ class KernelHost:
                 report = wire.decode(line)
                 if not isinstance(report, wire.Report):
                     raise wire.WireError("not a report")
-                if (kernel := self._kernels.get(report.kernel)) is not None:
+                if isinstance(report, wire.HostForked):
+                    self._forked = self._forked or report.pid
+                elif (kernel := self._kernels.get(report.kernel)) is not None:
                     kernel.hear(report)
                     if isinstance(report, wire.KernelExited):
                         del self._kernels[report.kernel]
