@@ -4,11 +4,15 @@ Theory of operation. bubblewrap has made the namespaces and process 1 in them wa
 a single thread takes on the sandbox's user and joins all namespaces of process 1 at once (setns(2)
 with a process descriptor, Linux 5.8); that of processes holds for its children. Until no code runs
 in the sandbox, nobody there can take advantage of it: so `lock_down` comes before anything else.
+
+`python -m kernelsvc.kernel_host.join OWNER SANDBOX SECCOMP PROGRAM [ARGUMENT]...` starts a program
+in a sandbox: the arguments of `enter`, the descriptor of a file with the filter, a command.
 """
 
 import contextlib
 import ctypes
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +27,8 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _INSTRUCTION_BYTES = 8
+MAX_FILTER_BYTES = 4096 * _INSTRUCTION_BYTES
+"""A filter has at most 4096 instructions (BPF_MAXINSNS)."""
 
 
 class _Capabilities(ctypes.Structure):
@@ -69,7 +75,21 @@ def lock_down(seccomp: bytes) -> None:
     prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
+def _start(owner: str, sandbox: str, seccomp: str, *command: str) -> int:
+    """Start a program in a sandbox; the status that it ended with."""
+    program = os.pread(int(seccomp), MAX_FILTER_BYTES, 0)
+    enter(int(sandbox), int(owner), ())
+    if (pid := os.fork()) == 0:
+        lock_down(program)
+        os.execv(command[0], command)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def _check(call: str, result: int) -> None:
     if result != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{call}: {os.strerror(error)}")
+
+
+if __name__ == "__main__":
+    sys.exit(_start(*sys.argv[1:]))

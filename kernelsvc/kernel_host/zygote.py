@@ -18,12 +18,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kernelsvc.kernel_host import wire
-from kernelsvc.kernel_host.join import enter, lock_down
+from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, enter, lock_down
 from kernelsvc.kernel_host.processes import adopt_orphans, set_name
 
 READY = b"ready"
 _MOST_FDS = 5
-_FILTER_BYTES = 1 << 19
 
 RunHost = Callable[[socket.socket, int | None], None]
 """Serves a control socket, with the descriptor for the offer to a proxy, until it is hung up."""
@@ -78,7 +77,7 @@ class Zygote:
             self._orders.close()
             os.dup2(stderr, 2)
             os.close(stderr)
-            program = os.pread(seccomp, _FILTER_BYTES, 0)
+            program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
             enter(sandbox, command.owner, command.groups)
             os.close(sandbox)
             os.close(seccomp)

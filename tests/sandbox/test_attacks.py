@@ -65,16 +65,15 @@ ATTACKS = {
         "os.link('/usr/bin/env', '/workspace/env')", f"{DENIED}|OSError.*cross-device"),
     # ---- processes
     "read_the_services_environment": (
-        "{v.split('=')[0] for v in open('/proc/1/environ').read().split('\\0')}"
-        " - {'', 'PATH', 'PWD'}",
-        r"returned set\(\)"),
-    "read_the_hosts_environment": ("open(f'/proc/{os.getppid()}/environ').read()", DENIED),
-    "read_the_hosts_memory": ("open(f'/proc/{os.getppid()}/mem', 'rb')", DENIED),
-    "open_the_hosts_sockets": ("os.listdir(f'/proc/{os.getppid()}/fd')", DENIED),
+        "sorted(v.split('=')[0] for v in open('/proc/1/environ').read().split('\\0'))",
+        r"returned \['', 'PATH', 'PWD'\]"),
+    "read_the_hosts_environment": ("open('/proc/%d/environ' % os.getppid()).read()", DENIED),
+    "read_the_hosts_memory": ("open('/proc/%d/mem' % os.getppid(), 'rb')", DENIED),
+    "open_the_hosts_sockets": ("os.listdir('/proc/%d/fd' % os.getppid())", DENIED),
     "see_other_processes": (
-        "{p for p in os.listdir('/proc') if p.isdigit()}"
-        " - {str(p) for p in (1, os.getppid(), os.getpid())}",
-        r"returned set\(\)"),
+        "[p for p in os.listdir('/proc') if p.isdigit()"
+        " and int(p) not in (1, os.getppid(), os.getpid())]",
+        r"returned \[\]"),
     "signal_the_service": ("os.kill({pid}, 9)", "ProcessLookupError"),
     "kill_process_1": ("os.kill(1, 9)", "returned None"),
     "terminate_process_1": ("os.kill(1, 15)", "returned None"),

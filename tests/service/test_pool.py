@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,6 @@ from tests.support.api import Api
 from tests.support.waiting import eventually
 
 WHERE = "import os; print(os.getcwd(), sorted(n for n in os.listdir('.') if n[0] != '.'))"
-HOST = [sys.executable, "-m", "kernelsvc.kernel_host"]
 
 
 class Pooled:
@@ -36,7 +34,7 @@ class Pooled:
         hosts = {
             child.pid: child.ppid()
             for child in psutil.Process().children(recursive=True)
-            if child.cmdline()[:1] + child.cmdline()[-3:-1] == HOST
+            if child.name() == "kernel-host"
         }
         return [pid for pid, parent in hosts.items() if parent not in hosts]
 

@@ -326,8 +326,8 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
         host = await eventually(
             lambda: [
                 child
-                for child in psutil.Process().children()
-                if "kernelsvc.kernel_host" in child.cmdline()
+                for child in psutil.Process().children(recursive=True)
+                if child.name() == "kernel-host"
             ]
         )
         host[0].kill()
