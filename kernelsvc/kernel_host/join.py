@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from kernelsvc.kernel_host.processes import prctl
+from kernelsvc.kernel_host.processes import LIBC, prctl
 
 _NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _PR_CAPBSET_DROP = 24
@@ -33,6 +33,9 @@ MAX_FILTER_BYTES = 4096 * _INSTRUCTION_BYTES
 
 class _Capabilities(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+_NO_CAPABILITIES = _Capabilities * 2
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -55,7 +58,7 @@ def enter(sandbox: int, owner: int, groups: Iterable[str]) -> None:
         os.setgroups([])
         os.setresgid(owner, owner, owner)
         os.setresuid(owner, owner, owner)
-    _check("setns", ctypes.CDLL(None, use_errno=True).setns(sandbox, _NAMESPACES))
+    _check("setns", LIBC.setns(sandbox, _NAMESPACES))
 
 
 def lock_down(seccomp: bytes) -> None:
@@ -67,9 +70,8 @@ def lock_down(seccomp: bytes) -> None:
         for capability in range(64):
             prctl(_PR_CAPBSET_DROP, capability)
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    libc = ctypes.CDLL(None, use_errno=True)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
-    _check("capset", libc.capset(ctypes.byref(header), (_Capabilities * 2)()))
+    _check("capset", LIBC.capset(ctypes.byref(header), _NO_CAPABILITIES()))
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     program = _Filter(len(seccomp) // _INSTRUCTION_BYTES, seccomp)
     prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))

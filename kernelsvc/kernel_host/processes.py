@@ -14,6 +14,10 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
+"""The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
+
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 """The grain of a process's start time, which is rounded down to it."""
 
@@ -29,9 +33,7 @@ class Process(NamedTuple):
 
 def prctl(option: int, value: int, further: int = 0) -> None:
     """The system call of that name; raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    arguments = (ctypes.c_ulong(each) for each in (value, further, 0, 0))
-    if libc.prctl(option, *arguments) != 0:
+    if LIBC.prctl(option, value, further, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl failed")
 
 

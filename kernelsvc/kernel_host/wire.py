@@ -128,8 +128,11 @@ class KernelExited:
 Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
 Report = HostForked | KernelStarted | KernelReady | ChildrenSwept | KernelExited
 
-_MESSAGES: dict[str, type[Command | Report]] = {
-    message.name: message
+_MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
+    message.name: (
+        message,
+        {field.name: get_type_hints(message)[field.name] for field in dataclasses.fields(message)},
+    )
     for message in (
         ForkHost,
         StartKernel,
@@ -143,20 +146,20 @@ _MESSAGES: dict[str, type[Command | Report]] = {
         KernelExited,
     )
 }
+"""By its name, each message and the types of its fields."""
 
 
 def encode(message: Command | Report) -> bytes:
     """One line for `message`, its newline included."""
-    return json.dumps([message.name, dataclasses.asdict(message)]).encode() + b"\n"
+    fields = {field: getattr(message, field) for field in _MESSAGES[message.name][1]}
+    return json.dumps([message.name, fields]).encode() + b"\n"
 
 
 def decode(line: bytes) -> Command | Report:
     """The message in `line`; raises WireError for anything else."""
     try:
         name, fields = json.loads(line)
-        message = _MESSAGES[name]
-        hints = get_type_hints(message)
-        expected = {field.name: hints[field.name] for field in dataclasses.fields(message)}
+        message, expected = _MESSAGES[name]
         if fields.keys() != expected.keys():
             raise WireError(f"message {name!r} has the wrong fields")
         return message(**{key: _checked(fields[key], kind) for key, kind in expected.items()})

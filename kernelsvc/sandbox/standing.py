@@ -1,7 +1,9 @@
 """A sandbox that stands, with nothing in it yet but process 1, which waits.
 
 Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
-1 ends, the system ends everything in the sandbox.
+1 ends, the system ends everything in the sandbox; and process 1 ends when the service does, however
+that ends, for it waits for the service to hang up on it. (bubblewrap's `--die-with-parent` does not
+reach across a change of user.) A socket it is, since nobody inside can open that one.
 """
 
 import contextlib
@@ -9,14 +11,15 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
 
 from kernelsvc.sandbox.isolation import Enclosure
 
-_WAIT = ("/bin/sh", "-c", "echo; exec sleep infinity")
-"""Says that the sandbox is complete, and then does nothing until it is killed."""
+_WAIT = ("/bin/sh", "-c", "echo; read -r _")
+"""Says that the sandbox is complete, and then does nothing until it is hung up on, or killed."""
 _STAND_SECONDS = 30.0
 _STATUS_BYTES = 4096
 
@@ -25,11 +28,13 @@ _STATUS_BYTES = 4096
 class StandingSandbox:
     """Made by `make`, ended by `kill`, freed by `close`.
 
-    `process` is what was started here, `first` a process descriptor of process 1 inside.
+    `process` is what was started here, `first` a process descriptor of process 1 inside, which ends
+    when nobody has `held` any more.
     """
 
     process: subprocess.Popen[bytes]
     first: int
+    held: socket.socket
 
     @classmethod
     def make(cls, enclosure: Enclosure, stderr: int) -> "StandingSandbox":
@@ -38,33 +43,35 @@ class StandingSandbox:
         What goes wrong in it is written to the descriptor `stderr`.
         """
         reading, status = os.pipe()
+        held, waits = socket.socketpair()
         try:
             process = subprocess.Popen(
                 [*enclosure.command_reporting_to(status), *_WAIT],
                 pass_fds=[status, *enclosure.fds],
-                stdin=subprocess.DEVNULL,
+                stdin=waits,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
-                # Process 1 can be looked into from inside.
                 env={"PATH": os.defpath},
             )
-            os.close(status)
-            status = -1
-            assert process.stdout is not None
-            with process.stdout as stands:
-                try:
-                    deadline = time.monotonic() + _STAND_SECONDS
-                    _read_line(stands.fileno(), deadline)
-                    first = os.pidfd_open(json.loads(_read_line(reading, deadline))["child-pid"])
-                except BaseException:
-                    _end(process)
-                    raise
-            return cls(process, first)
-        finally:
+        except BaseException:
+            held.close()
             os.close(reading)
-            if status >= 0:
-                os.close(status)
+            raise
+        finally:
+            waits.close()
+            os.close(status)
+        assert process.stdout is not None
+        with process.stdout as stands, open(reading, "rb", buffering=0) as status_of:
+            try:
+                deadline = time.monotonic() + _STAND_SECONDS
+                _read_line(stands.fileno(), deadline)
+                status_line = _read_line(status_of.fileno(), deadline)
+                return cls(process, os.pidfd_open(json.loads(status_line)["child-pid"]), held)
+            except BaseException:
+                held.close()
+                _end(process)
+                raise
 
     def kill(self) -> None:
         """SIGKILL process 1, and with it everything inside."""
@@ -83,7 +90,8 @@ class StandingSandbox:
         self.process.wait(seconds)
 
     def close(self) -> None:
-        """Free the descriptor; what is left of it is killed."""
+        """Free the descriptors; what is left of it is killed."""
+        self.held.close()
         _end(self.process)
         os.close(self.first)
 

@@ -64,9 +64,10 @@ ATTACKS = {
     "link_to_a_file_of_the_system": (
         "os.link('/usr/bin/env', '/workspace/env')", f"{DENIED}|OSError.*cross-device"),
     # ---- processes
-    "read_the_services_environment": (
-        "sorted(v.split('=')[0] for v in open('/proc/1/environ').read().split('\\0'))",
-        r"returned \['', 'PATH', 'PWD'\]"),
+    "read_the_services_environment": ("open('/proc/1/environ').read()", DENIED),
+    "read_the_memory_of_process_1": ("open('/proc/1/mem', 'rb')", DENIED),
+    "write_to_process_1": ("open('/proc/1/task/1/mem', 'r+b')", "FileNotFoundError"),
+    "open_the_sockets_of_process_1": ("os.open('/proc/1/fd/0', os.O_RDWR)", "FileNotFoundError"),
     "read_the_hosts_environment": ("open('/proc/%d/environ' % os.getppid()).read()", DENIED),
     "read_the_hosts_memory": ("open('/proc/%d/mem' % os.getppid(), 'rb')", DENIED),
     "open_the_hosts_sockets": ("os.listdir('/proc/%d/fd' % os.getppid())", DENIED),
