@@ -99,9 +99,10 @@ class StandingSandbox:
 def _read_line(fd: int, deadline: float) -> bytes:
     """The first line that is written there; raises OSError where none comes."""
     said = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
     while b"\n" not in said:
-        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError("the sandbox does not come to stand")
         if not (more := os.read(fd, _STATUS_BYTES)):
             raise ChildProcessError("the sandbox could not be made")
