@@ -51,7 +51,9 @@ ATTACKS = {
     "read_another_sessions_workspace": (
         "open({data!r} + '/workspaces/neighbour/diary').read()", MISSING),
     "read_another_workspace_by_dots": ("open('/workspace/../neighbour/diary').read()", MISSING),
-    "list_the_homes": ("os.listdir('/home')", MISSING),
+    "list_the_homes": (
+        "[n for n in os.listdir('/home') if n not in sys.prefix.split('/')]",
+        rf"{MISSING}|returned \[\]"),
     "write_to_the_system": ("open('/usr/bin/evil', 'w')", READ_ONLY),
     "write_to_the_root": ("open('/evil', 'w')", READ_ONLY),
     "write_to_the_interpreter": ("open(os.__file__, 'a')", f"{DENIED}|{READ_ONLY}"),
@@ -121,7 +123,7 @@ ATTACKS = {
 }  # fmt: skip
 
 TRY = """
-import os
+import os, sys
 try:
     result = {attack}
 except BaseException as error:
