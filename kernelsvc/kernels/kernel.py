@@ -5,8 +5,9 @@ Theory of operation. A `Kernel` is one process's life: one that replaces another
 to the run whose execute request is its parent; what comes for a run that has ended goes to
 `on_late`.
 
-A run has ended when the reply and the `idle` of its request are here. Either may be lost (code can
-break its kernel in many ways), so the other alone ends it after `LOST_SECONDS` without a word.
+A run has ended when the reply and the `idle` of its request are here; our own kernel sends both in
+one message. Either may be lost (code can break its kernel in many ways), so the other alone ends it
+after `LOST_SECONDS` without a word.
 
 When the process ends, what it had sent is still in the socket. ZeroMQ reports the disconnect only
 behind the last byte, so `ended` comes after every message has been read.
@@ -61,8 +62,9 @@ class Execution:
         match event:
             case Started():
                 _resolve(self.started)
-            case Idle():
+            case Idle(reply):
                 self._idle = True
+                self.reply = reply or self.reply
                 self._conclude()
             case _:
                 self._sink(event)
