@@ -73,7 +73,6 @@ class Replied:
     execution_count: int | None
 
 
-
 @dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing more will be said about the request, but by its threads and tasks.
