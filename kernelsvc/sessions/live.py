@@ -72,20 +72,18 @@ class LiveSession:
         on_idle: Callable[["LiveSession"], None],
     ) -> None:
         self.active_at = time.monotonic()
+        self.owner = record.owner
         self._record = record
         self._policy = parts.policy
-        self._sessions = parts.sessions
-        self._runs = parts.runs
+        self._sessions, self._runs = parts.sessions, parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
         self._current: StopSignal | None = None
-        self._closed = False
-        self._deleted = False
+        self._closed = self._deleted = False
         self._lost = _ASLEEP if record.run_count else None
-        workspace = parts.workspaces.path(record.id)
-        owner = parts.workspaces.owner
+        workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
