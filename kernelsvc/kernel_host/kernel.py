@@ -46,7 +46,6 @@ class Kernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._exit_code = 0
-        self._ended: dict[str, Any] | None = None
         self._interrupted = False
         self._stdin: io.StringIO | None = None
         assert self.shell is not None
@@ -81,16 +80,13 @@ class Kernel(IPythonKernel):
     def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
         """Say whether a request is being worked on; nothing interrupts the main thread just now.
 
-        That one of our runs has begun is said when it can be interrupted: `_say_begun`.
+        Of our runs, this is said when they can be interrupted, and with how they have ended.
         """
         about = parent or self.get_parent(channel)
         if channel != "shell":
             self.iopub_thread.send_multipart(self._status(status, about))
         elif not _is_run(about):
             self.iopub_thread.send_at_once(self._status(status, about))
-        elif status == "idle":
-            ended, self._ended = self._ended, None
-            self.iopub_thread.send_at_once(self._status(status, about, ended))
 
     def _say_begun(self) -> None:
         """Say that a run is being worked on: it can be interrupted from here on."""
@@ -142,7 +138,7 @@ class Kernel(IPythonKernel):
             self._exit_code = exit_status(error)
 
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Called for an execute request; what would be the reply to a run goes with its `idle`."""
+        """Called for an execute request; a run gets its `idle` here, and no reply beside it."""
         if not _is_run(parent):
             await super().execute_request(stream, ident, parent)
             return
@@ -150,15 +146,26 @@ class Kernel(IPythonKernel):
         silent, code = asked["silent"], asked["code"]
         if not silent:
             self.execution_count += 1
-        reply = await self.do_execute(
-            code, silent, store_history=asked["store_history"], cell_meta=metadata
-        )
-        self._ended = {
+        reply: dict[str, Any] = {}
+        try:
+            reply = await self.do_execute(
+                code, silent, store_history=asked["store_history"], cell_meta=metadata
+            )
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        finally:
+            self._say_ended(parent, reply)
+
+    def _say_ended(self, parent: Any, reply: dict[str, Any]) -> None:
+        """Say `idle` of a run, and how it has ended, where code has not broken what finds out."""
+        ended = reply and {
             "status": reply["status"],
             "ename": reply.get("ename"),
             "execution_count": reply["execution_count"],
             "exit_code": self._exit_code,
         }
+        self.iopub_thread.send_at_once(self._status("idle", parent, ended))
 
     async def do_execute(
         self,
