@@ -121,23 +121,25 @@ async def _wait(kernel: Kernel, execution: Execution, timeout: float, stop: Stop
     An interrupt by the caller is sent on from here: the run goes on until it has unwound.
     """
     clock = asyncio.get_running_loop().time
-    latest_start = clock() + START_PATIENCE
+    sent_at = clock()
+    latest_start = sent_at + START_PATIENCE
     stop.on_want = execution.ring
     while not execution.is_done and not stop.needs_force:
         now, started_at = clock(), execution.started_at
         if started_at is None and now >= latest_start:
             started_at = latest_start
         if started_at is None:
-            # Did it start just now, it would have this much time yet: nothing to wake for sooner.
-            left = min(timeout, latest_start - now)
-        else:
-            left = started_at + timeout - now
-            if left <= 0:
-                return False
-            if stop.interrupt_due:
-                stop.interrupt_due = False
-                kernel.process.signal(signal.SIGINT)
-        await execution.news(left, start=stop.interrupt_due)
+            # One that starts in time has all its time yet: to wake at its start is for nothing.
+            start_is_news = stop.interrupt_due or now >= sent_at + timeout
+            left = latest_start - now
+            await execution.news(left if start_is_news else min(left, timeout), start=start_is_news)
+            continue
+        if started_at + timeout <= now:
+            return False
+        if stop.interrupt_due:
+            stop.interrupt_due = False
+            kernel.process.signal(signal.SIGINT)
+        await execution.news(started_at + timeout - now)
     return True
 
 
