@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_type_hints
 MAX_LINE_BYTES = 1 << 20
 
 METADATA_KEY = "kernelsvc"
-"""In an execute request's metadata what the run needs, in the reply's what the kernel adds."""
+"""In an execute request's metadata what the run needs, in its `idle`'s how the run has ended."""
 
 
 class WireError(Exception):

@@ -72,20 +72,18 @@ class LiveSession:
         on_idle: Callable[["LiveSession"], None],
     ) -> None:
         self.active_at = time.monotonic()
+        self.owner = record.owner
         self._record = record
         self._policy = parts.policy
-        self._sessions = parts.sessions
-        self._runs = parts.runs
+        self._sessions, self._runs = parts.sessions, parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
         self._current: StopSignal | None = None
-        self._closed = False
-        self._deleted = False
+        self._closed = self._deleted = False
         self._lost = _ASLEEP if record.run_count else None
-        workspace = parts.workspaces.path(record.id)
-        owner = parts.workspaces.owner
+        workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
@@ -177,11 +175,9 @@ class LiveSession:
         if not self.is_busy:
             self._on_idle(self)
 
-    def begin_wake(self) -> asyncio.Task[None]:
+    def begin_wake(self) -> asyncio.Future[None]:
         """Start a kernel in the background where there is none; a failure shows in `state`."""
-        task = self._turns.begin(self._wake)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return task
+        return self._turns.begin(self._wake)
 
     async def _wake(self) -> None:
         if self._record.persistent:
@@ -190,7 +186,7 @@ class LiveSession:
     async def wake(self) -> None:
         """Return when the session has a kernel; raises KernelStartFailed."""
         if self._slot.kernel is None:
-            await asyncio.shield(self.begin_wake())
+            await self.begin_wake()
 
     def interrupt(self) -> None:
         """Interrupt the run that is going on; none is fine too."""
@@ -201,7 +197,7 @@ class LiveSession:
         """Replace the kernel; a run that is going on ends with 130, runs behind it wait."""
         if self._current is not None:
             self._current.want(Stop.END)
-            await asyncio.shield(self.begin_wake())
+            await self.begin_wake()
         else:
             await self._turns.do(self._restart)
 
@@ -293,8 +289,8 @@ class LiveSession:
 
     # ---- runs
 
-    def submit(self, request: RunRequest) -> asyncio.Task[Run]:
-        """Queue a run; the task ends with its result.
+    def submit(self, request: RunRequest, left: Callable[[], None]) -> asyncio.Future[Run]:
+        """Queue a run, and tell its result; `left` is called when it has ended, however it did.
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
@@ -304,17 +300,12 @@ class LiveSession:
         if self._queued > self._policy.max_queued_runs:
             raise QueueFull(self._record.id, self._policy.max_queued_runs)
         self._queued += 1
-        task = self._turns.begin(lambda: self._run(request))
-        task.add_done_callback(self._run_left)
-        return task
 
-    def _run_left(self, task: asyncio.Task[Run]) -> None:
-        self._queued -= 1
-        if not self.is_busy:
-            self._on_idle(self)
-        if not task.cancelled():
-            # The client may have gone away; nobody else looks at the error then.
-            task.exception()
+        def run_left() -> None:
+            self._queued -= 1
+            left()
+
+        return self._turns.begin(lambda: self._run(request), run_left)
 
     async def _run(self, request: RunRequest) -> Run:
         run_id = "run_" + secrets.token_hex(12)

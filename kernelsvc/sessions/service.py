@@ -232,12 +232,12 @@ class SessionService:
         """
         reservation = self._quotas.add_run(caller)
         try:
-            task = (await self._awake(caller, session_id)).submit(request)
+            live = await self._awake(caller, session_id)
+            told = live.submit(request, reservation.release)
         except BaseException:
             reservation.cancel()
             raise
-        task.add_done_callback(lambda _: reservation.release())
-        return await asyncio.shield(task)
+        return await told
 
     async def interrupt(self, caller: Caller, session_id: str) -> Session:
         """Interrupt the run that is going on."""
@@ -303,7 +303,7 @@ class SessionService:
             record = await self._record(caller, session_id)
             live = self._live.get(session_id) or self._adopt(record)
             self._culler.reconsider(live)
-        if live.is_deleted or live.record.owner != caller.owner:
+        if live.is_deleted or live.owner != caller.owner:
             raise SessionNotFound(session_id)
         return live
 

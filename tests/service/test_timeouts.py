@@ -207,6 +207,28 @@ async def test_timeout_does_not_count_the_queue_or_the_start(api):
     assert second["exit_code"] == 0
 
 
+HOG = "import asyncio, time; asyncio.get_running_loop().call_soon(time.sleep, 2); None"
+
+
+async def test_timeout_does_not_count_what_an_earlier_run_still_does_in_its_kernel(api):
+    await api.create()
+    await api.run(HOG)
+    run = await api.run("print('done')", timeout=1)
+    assert (run["exit_code"], run["stdout"]) == (0, "done\n")
+    assert float(run["duration"][:-1]) > 1
+
+
+async def test_an_interrupt_before_the_kernel_begins_with_a_run_reaches_it_when_it_does(api):
+    await api.create()
+    await api.run(HOG)
+    running = asyncio.create_task(api.run("time.sleep(30)", timeout=25))
+    await api.until_running()
+    await api.send("POST", "/api/sessions/s/interrupt")
+    run = await running
+    assert (run["exit_code"], run["memory"]) == (130, "kept")
+    assert float(run["duration"][:-1]) < 8
+
+
 async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
     await api.create(default_timeout=30)
     running = asyncio.create_task(api.run("import time; time.sleep(1)"))
