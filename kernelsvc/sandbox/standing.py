@@ -48,7 +48,7 @@ class StandingSandbox:
             process = subprocess.Popen(
                 [*enclosure.command_reporting_to(status), *_WAIT],
                 pass_fds=[status, *enclosure.fds],
-                stdin=waits,
+                stdin=waits.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
