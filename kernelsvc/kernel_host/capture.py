@@ -41,7 +41,7 @@ Label = dict[str, Any]
 class Sink(Protocol):
     """What takes the text that was written to a descriptor."""
 
-    def write(self, name: str, text: str, label: Label | None = None) -> None:
+    def write(self, name: str, text: str, label: Label | None = None) -> object:
         """Take `text` for stream `name`."""
 
     def end_burst(self) -> None:

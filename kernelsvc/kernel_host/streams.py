@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from jupyter_client.session import Session, extract_header
@@ -64,6 +65,7 @@ class Output:
         self.burst: Burst | None = None
         self._funnels: list[tuple[str, Funnel]] = []
         self._streak = 0
+        self._publishing = False
         self.forked = False
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -142,29 +144,40 @@ class Output:
             self.flush()
             return False
         if not due:
-            self._schedule(lambda: self._call_later(QUIET_SECONDS, self._publish))
+            # Behind what is scheduled by then, as `_send` waits for nothing else.
+            publish = partial(self._schedule, self._publish)
+            self._schedule(lambda: self._call_later(QUIET_SECONDS, publish))
         return is_streak
 
     def begin_burst(self, stream: "Stream", funnel: Funnel) -> None:
-        """Let text go through the funnel, until it is published next at most."""
+        """Let text go through the funnel, until it is published next at most.
+
+        Not while something is being published: what the funnel takes meanwhile is without bound.
+        """
+        __tracebackhide__ = True
         if self.burst is None:
+            return
+        if self._publishing:
+            self.flush()
             return
         with self._lock:
             if not self._flush_due or not self.burst.begin(stream, funnel):
                 self._streak = -STREAK
 
     def flush(self) -> None:
-        """Return when everything written so far has been handed to the socket."""
+        """Return when everything written so far has been handed to the socket.
+
+        In the IO thread, it will be as soon as the thread has its hands free.
+        """
         __tracebackhide__ = True
         with self._lock:
             self._empty_funnels()
             if not self._pieces:
                 return
+        self._schedule(self._publish)
         if self.in_io_thread():
-            self._publish()
             return
         published = threading.Event()
-        self._schedule(self._publish)
         self._schedule(published.set)
         published.wait()
 
@@ -176,12 +189,38 @@ class Output:
             self._size = self._streak = 0
             self._flush_due = False
             self._flushed_at = time.monotonic()
+            self._publishing = True
+        try:
+            self._send(pieces)
+        finally:
+            self._publishing = False
+
+    def _send(self, pieces: deque[tuple[str, Label, list[str]]]) -> None:
         for name, label, texts in pieces:
-            text = "".join(texts)
-            for start in range(0, len(text), CHUNK):
-                content = {"name": name, "text": text[start : start + CHUNK]}
+            for text in _in_chunks(texts):
+                content = {"name": name, "text": text}
                 message = self._session.msg("stream", content, parent=label)
-                self._session.send(self._socket, message, ident=f"stream.{name}".encode())
+                frames = self._session.serialize(message, f"stream.{name}".encode())
+                # At once: to schedule each would make messages of all that is there, however
+                # slowly they are read.
+                self._socket.io_thread._really_send(frames)
+
+
+def _in_chunks(texts: list[str]) -> Iterator[str]:
+    """All of the texts, in pieces of at most CHUNK; no second copy of a long one."""
+    short: list[str] = []
+    size = 0
+    for text in texts:
+        for start in range(0, len(text), CHUNK):
+            piece = text[start : start + CHUNK]
+            if size + len(piece) > CHUNK:
+                yield "".join(short)
+                short.clear()
+                size = 0
+            short.append(piece)
+            size += len(piece)
+    if short:
+        yield "".join(short)
 
 
 class _Bytes(io.FileIO):
