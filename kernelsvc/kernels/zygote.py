@@ -56,6 +56,7 @@ class Zygote:
         try:
             zygote._wait_until_ready(patience)
         except BaseException:
+            process.kill()
             zygote.close()
             raise
         return zygote
