@@ -27,7 +27,7 @@ from jupyter_client.session import Session
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
-from kernelsvc.kernels.channel import Channel
+from kernelsvc.kernels.channel import Channel, Readers
 from kernelsvc.kernels.host import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
 
@@ -156,12 +156,14 @@ class Kernel:
         manager: AsyncKernelManager,
         process: HostedKernel,
         context: zmq.asyncio.Context,
+        readers: Readers,
         on_late: LateSink,
     ) -> None:
         self._manager = manager
         self.process = process
         self.on_late = on_late
         self._context = context
+        self._readers = readers
         key, scheme = manager.session.key, manager.session.signature_scheme
         self._session = Session(key=key, signature_scheme=scheme)
         self._channels: list[Channel] = []
@@ -198,7 +200,7 @@ class Kernel:
         return self._heard.is_set() and not self.ended.is_set()
 
     def _open(self, socket: "zmq.Socket[bytes]", take: Callable[[list[bytes]], object]) -> Channel:
-        channel = Channel(socket, take)
+        channel = Channel(socket, take, self._readers)
         self._channels.append(channel)
         return channel
 

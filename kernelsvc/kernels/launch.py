@@ -15,6 +15,7 @@ import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import KernelSpecs
@@ -97,6 +98,7 @@ class Launcher:
         self._patience = patience
         self._numbers = itertools.count(1)
         self._context = zmq.asyncio.Context()
+        self._readers = Readers()
         self._specs = KernelSpecs()
         self._zygote: Zygote | None = None
         self._zygote_lock = asyncio.Lock()
@@ -201,7 +203,7 @@ class Launcher:
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        kernel = Kernel(manager, provisioner.kernel, self._context, on_late)
+        kernel = Kernel(manager, provisioner.kernel, self._context, self._readers, on_late)
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
