@@ -34,6 +34,9 @@ QUIET_SECONDS = 0.02
 Schedule = Callable[[Callable[[], None]], None]
 """Runs a function in the IO thread; functions run in the order in which they were given."""
 
+Batch = deque[tuple[str, Label, list[str]]]
+"""Texts in the order in which they were written: each stream's name, the run's label, parts."""
+
 
 class Output:
     """Collects what the streams write and publishes it from the IO thread, in order."""
@@ -55,7 +58,8 @@ class Output:
         self._call_later = call_later
         self.in_io_thread = io_thread
         self._lock = threading.RLock()
-        self._pieces: deque[tuple[str, Label, list[str]]] = deque()
+        # The last takes what is written; those before it are closed, and to be sent.
+        self._batches: deque[Batch] = deque([deque()])
         self._size = 0
         self._flush_due = False
         self._flushed_at = 0.0
@@ -65,7 +69,6 @@ class Output:
         self.burst: Burst | None = None
         self._funnels: list[tuple[str, Funnel]] = []
         self._streak = 0
-        self._publishing = False
         self.forked = False
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -115,11 +118,12 @@ class Output:
                 self._add(name, text, self._last_label)
 
     def _add(self, name: str, text: str, label: Label) -> None:
-        last = self._pieces[-1] if self._pieces else None
+        batch = self._batches[-1]
+        last = batch[-1] if batch else None
         if last and last[0] == name and last[1].get("msg_id") == label.get("msg_id"):
             last[2].append(text)
         else:
-            self._pieces.append((name, label, [text]))
+            batch.append((name, label, [text]))
         self._size += len(text)
 
     def write(self, name: str, text: str, label: Label | None = None) -> bool:
@@ -144,9 +148,7 @@ class Output:
             self.flush()
             return False
         if not due:
-            # Behind what is scheduled by then, as `_send` waits for nothing else.
-            publish = partial(self._schedule, self._publish)
-            self._schedule(lambda: self._call_later(QUIET_SECONDS, publish))
+            self._schedule(lambda: self._call_later(QUIET_SECONDS, self._publish))
         return is_streak
 
     def begin_burst(self, stream: "Stream", funnel: Funnel) -> None:
@@ -157,7 +159,7 @@ class Output:
         __tracebackhide__ = True
         if self.burst is None:
             return
-        if self._publishing:
+        if self._is_publishing:
             self.flush()
             return
         with self._lock:
@@ -170,33 +172,44 @@ class Output:
         In the IO thread, it will be as soon as the thread has its hands free.
         """
         __tracebackhide__ = True
-        with self._lock:
-            self._empty_funnels()
-            if not self._pieces:
-                return
-        self._schedule(self._publish)
-        if self.in_io_thread():
+        self._publish()
+        if not self._is_publishing or self.in_io_thread():
             return
         published = threading.Event()
         self._schedule(published.set)
         published.wait()
 
+    @property
+    def _is_publishing(self) -> bool:
+        return len(self._batches) > 1
+
     def _publish(self) -> None:
+        """Have sent what is there now: behind what is scheduled by now, before what will be.
+
+        An interrupt at any point loses nothing: what has been closed is sent with the next.
+        """
         with self._lock:
             self.end_burst()
             self._empty_funnels()
-            pieces, self._pieces = self._pieces, deque()
-            self._size = self._streak = 0
             self._flush_due = False
-            self._flushed_at = time.monotonic()
-            self._publishing = True
-        try:
-            self._send(pieces)
-        finally:
-            self._publishing = False
+            if self._batches[-1]:
+                self._batches.append(deque())
+                self._size = self._streak = 0
+                self._flushed_at = time.monotonic()
+            if self._is_publishing:
+                self._schedule(partial(self._send_through, self._batches[-2]))
 
-    def _send(self, pieces: deque[tuple[str, Label, list[str]]]) -> None:
-        for name, label, texts in pieces:
+    def _send_through(self, last: Batch) -> None:
+        """In the IO thread: send the batches up to this one, unless that has been done."""
+        while any(batch is last for batch in self._batches):
+            try:
+                self._send(self._batches[0])
+            finally:
+                with self._lock:
+                    self._batches.popleft()
+
+    def _send(self, batch: Batch) -> None:
+        for name, label, texts in batch:
             for text in _in_chunks(texts):
                 content = {"name": name, "text": text}
                 message = self._session.msg("stream", content, parent=label)

@@ -15,6 +15,7 @@ from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox import doctor
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.standing import StandingSandbox
+from tests.support.named import named
 from tests.support.waiting import eventually
 
 ARGV = [sys.executable, "-m", "kernelsvc.kernel_host"]
@@ -28,8 +29,8 @@ print(state["Groups"].split())
 
 
 def the_zygote():
-    (zygote,) = [child for child in psutil.Process().children() if child.name() == "kernel-zygote"]
-    return zygote
+    # What it forks is called like it for a moment.
+    return named("kernel-zygote")[0]
 
 
 async def test_a_killed_zygote_is_replaced_and_its_kernels_live_on(api):
@@ -56,11 +57,11 @@ async def test_hosts_that_have_ended_leave_no_process_behind(api):
     await api.create("kept")
     await api.run("1", "kept")
     zygote = the_zygote()
-    before = {child for child in zygote.children() if child.name() == "kernel-host"}
+    before = set(named("kernel-host", zygote))
     await api.create("gone")
     await api.run("1", "gone")
     await api.send("DELETE", "/api/sessions/gone")
-    await eventually(lambda: before >= {c for c in zygote.children() if c.name() == "kernel-host"})
+    await eventually(lambda: before >= set(named("kernel-host", zygote)))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from tests.support.inside import process_inside
+from tests.support.named import named
 from tests.support.waiting import eventually
 
 # What each case leaves running or refuses to be interrupted by; `{mark}` is in the command line of
@@ -345,14 +346,8 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
         process_inside(pid).kill()
         await eventually(lambda: server.service._live["s"]._lost)
     else:
-        host = await eventually(
-            lambda: [
-                child
-                for child in psutil.Process().children(recursive=True)
-                if child.name() == "kernel-host"
-            ]
-        )
-        host[0].kill()
+        hosts = await eventually(lambda: named("kernel-host"))
+        hosts[0].kill()
     run = await api.run("'before' in globals()")
     assert (run["exit_code"], run["text"]) == (0, "False")
     if moment == "idle":
