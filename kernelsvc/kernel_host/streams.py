@@ -148,7 +148,7 @@ class Output:
             self.flush()
             return False
         if not due:
-            self._schedule(lambda: self._call_later(QUIET_SECONDS, self._publish))
+            self._schedule(lambda: self._call_later(QUIET_SECONDS, self._publish_later))
         return is_streak
 
     def begin_burst(self, stream: "Stream", funnel: Funnel) -> None:
@@ -196,17 +196,33 @@ class Output:
                 self._batches.append(deque())
                 self._size = self._streak = 0
                 self._flushed_at = time.monotonic()
-            if self._is_publishing:
-                self._schedule(partial(self._send_through, self._batches[-2]))
+            *closed, _ = self._batches
+            if closed:
+                self._schedule(partial(self._send_through, closed[-1]))
+
+    def _publish_later(self) -> None:
+        """In the IO thread: publish, but wait for no lock.
+
+        Who has it may have been interrupted by a handler that prints, and wait for this thread.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._publish()
+            finally:
+                self._lock.release()
+        else:
+            self._call_later(QUIET_SECONDS, self._publish_later)
 
     def _send_through(self, last: Batch) -> None:
-        """In the IO thread: send the batches up to this one, unless that has been done."""
-        while any(batch is last for batch in self._batches):
+        """In the IO thread: send the batches up to this one, unless that has been done.
+
+        Nobody else takes a batch away, so that needs no lock.
+        """
+        while any(batch is last for batch in tuple(self._batches)):
             try:
                 self._send(self._batches[0])
             finally:
-                with self._lock:
-                    self._batches.popleft()
+                self._batches.popleft()
 
     def _send(self, batch: Batch) -> None:
         for name, label, texts in batch:
