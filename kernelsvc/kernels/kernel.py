@@ -23,7 +23,6 @@ import zmq
 import zmq.asyncio
 from jupyter_client.client import KernelClient
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.session import Session
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
@@ -164,8 +163,7 @@ class Kernel:
         self.on_late = on_late
         self._context = context
         self._readers = readers
-        key, scheme = manager.session.key, manager.session.signature_scheme
-        self._session = Session(key=key, signature_scheme=scheme)
+        self._session = manager.session
         self._channels: list[Channel] = []
         self._watching: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
@@ -180,7 +178,7 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
-        client = _client(self._manager, self._session, self._context)
+        client = _client(self._manager, self._context)
         identity = self._session.bsession
         self._shell = self._open(client.connect_shell(identity=identity), self._hear_reply)
         self._control = self._open(client.connect_control(identity=identity), lambda frames: None)
@@ -291,16 +289,10 @@ class Kernel:
         self._manager.cleanup_connection_file()
 
 
-def _client(
-    manager: AsyncKernelManager, session: Session, context: zmq.asyncio.Context
-) -> KernelClient:
-    """What makes the sockets to the manager's kernel.
-
-    They belong to a session of their own: the manager's id would be the ZeroMQ identity of the
-    manager's own sockets, too, and of two with one identity the kernel answers only the later.
-    """
+def _client(manager: AsyncKernelManager, context: zmq.asyncio.Context) -> KernelClient:
+    """What makes the sockets to the manager's kernel."""
     plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context(context)
     plain.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-    client = KernelClient(context=plain, session=session)
+    client = KernelClient(context=plain, session=manager.session)
     client.load_connection_info(manager.get_connection_info())
     return client

@@ -40,6 +40,19 @@ PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 
 
+class _Manager(AsyncKernelManager):
+    """A kernel manager without a control socket of its own, as `Kernel` has one.
+
+    Its connection would come when the kernel's code runs already: made before the kernel is there,
+    it is tried again a tenth of a second later. Where the code has taken all descriptors by then,
+    ZeroMQ aborts the kernel as it accepts one connection more.
+    """
+
+    async def _async_post_start_kernel(self, **kwargs: Any) -> None:
+        assert self.provisioner is not None
+        await self.provisioner.post_launch(**kwargs)
+
+
 @dataclass
 class Seat:
     """A host and its directory: where a session's kernels run, one after the other."""
@@ -188,7 +201,7 @@ class Launcher:
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
         name = str(next(self._numbers))
-        manager = AsyncKernelManager(
+        manager = _Manager(
             kernel_name=kernelspec,
             kernel_spec_manager=self._specs,
             # The manager's own; what the kernel reads is written inside, by its host.
