@@ -122,7 +122,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             _internet(settings),
             settings.preload,
         )
-        stack.callback(launcher.close)
+        stack.push_async_callback(launcher.close)
 
         workspaces = Workspaces(settings.data_dir / "workspaces", isolation.owner)
         sessions = SessionStore(database)
@@ -177,7 +177,6 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             max_body_size=_REFUSED_BY_HANDLERS,
             max_header_size=settings.max_header_bytes,
             idle_connection_timeout=settings.header_timeout,
-            body_timeout=settings.header_timeout,
         )
         # Backwards at the end: nothing new is accepted, runs end, their answers go out, hang up.
         stack.push_async_callback(http.close_all_connections)

@@ -1,6 +1,7 @@
 """What the service counts of itself, in the form that Prometheus reads."""
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -34,13 +35,15 @@ class Metrics:
             "Attempts to start a kernel that failed",
             registry=self._registry,
         )
-        self._runs = Histogram(
+        runs = Histogram(
             "kernelsvc_run_seconds",
             "Runs that have ended, by their status",
             ["status"],
             buckets=_RUN_SECONDS,
             registry=self._registry,
         )
+        # To look a label up takes longer than to count.
+        self._runs_of = cache(runs.labels)
 
     def kernel_started(self, how: str, seconds: float) -> None:
         """A session has a kernel: `claimed`, `forked` or `started`."""
@@ -52,7 +55,7 @@ class Metrics:
 
     def run_finished(self, status: str, seconds: float) -> None:
         """A run has ended."""
-        self._runs.labels(status).observe(seconds)
+        self._runs_of(status).observe(seconds)
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
         """Tell a number that is as it is when somebody asks; `value` must not block."""

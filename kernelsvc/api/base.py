@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
+from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from kernelsvc.api.front import Front, check_parameters, preflight_headers
@@ -76,6 +77,8 @@ class ApiHandler(RequestHandler):
         self._began = time.monotonic()
         self._chunks: list[bytes] = []
         self._received = 0
+        self._awaited: int | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._is_admitted = False
 
     @property
@@ -87,8 +90,14 @@ class ApiHandler(RequestHandler):
         """Check what the headers already tell, before a body is read."""
         if not await self.admit():
             return
-        if (self.content_length() or 0) > self.context.max_body_bytes:
+        self._awaited = self.content_length()
+        if (self._awaited or 0) > self.context.max_body_bytes:
             raise HTTPError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if self._awaited:
+            self.expect_more()
+        elif isinstance(connection := self.request.connection, HTTP1Connection):
+            # Where it comes in pieces, only Tornado knows its end; its way to wait takes a task.
+            connection.set_body_timeout(self.context.stall_timeout)
 
     async def admit(self) -> bool:
         """Find out who asks, and begin the request's log; False where it is answered already.
@@ -151,7 +160,33 @@ class ApiHandler(RequestHandler):
         self._received += len(chunk)
         if self._received <= self.context.max_body_bytes:
             self._chunks.append(chunk)
+        if self._received == self._awaited:
+            self.expect_no_more()
         return None
+
+    def expect_more(self) -> None:
+        """Hang up on the client unless more of the body has come within `stall_timeout`."""
+        self.expect_no_more()
+        if not self._finished:
+            loop = asyncio.get_running_loop()
+            self._stall = loop.call_later(self.context.stall_timeout, self.hang_up)
+
+    def expect_no_more(self) -> None:
+        """What was expected has come, or nobody waits for it any more."""
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def hang_up(self) -> None:
+        """Close the connection, for an answer that cannot be completed or a client that stalls."""
+        self._auto_finish = False
+        if isinstance(connection := self.request.connection, HTTP1Connection):
+            connection.close()
+
+    def on_connection_close(self) -> None:
+        """Called by Tornado when the client has gone."""
+        self.expect_no_more()
+        super().on_connection_close()
 
     def set_default_headers(self) -> None:
         """Called by Tornado for every answer."""
@@ -257,6 +292,7 @@ class ApiHandler(RequestHandler):
 
     def on_finish(self) -> None:
         """Called by Tornado when the answer is out."""
+        self.expect_no_more()
         log.debug(
             "request_answered",
             method=self.request.method,

@@ -10,7 +10,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from pydantic import BaseModel
-from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from kernelsvc.api.base import ApiContext, ApiHandler
@@ -21,7 +20,6 @@ _PIECE = 1024 * 1024
 # How much of a body is still read once it has been refused: a connection that is closed while its
 # client sends may be reset before the client has read the answer.
 _MOST_IGNORED = 4 * 1024 * 1024
-_WEEK = 7 * 24 * 3600
 
 
 class TransferHandler(ApiHandler):
@@ -34,7 +32,6 @@ class TransferHandler(ApiHandler):
         self._refusal: KernelsvcError | OSError | None = None
         self._pending = bytearray()
         self._ignored = 0
-        self._stall: asyncio.TimerHandle | None = None
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Called by Tornado for the parts of the path."""
@@ -67,8 +64,6 @@ class TransferHandler(ApiHandler):
 
     async def _prepare_put(self) -> None:
         length = self.content_length()
-        if isinstance(connection := self.request.connection, HTTP1Connection):
-            connection.set_body_timeout(_WEEK)
         try:
             if "Content-Range" in self.request.headers:
                 problem = "cannot be given: a file is put as a whole"
@@ -81,7 +76,7 @@ class TransferHandler(ApiHandler):
             if not (is_coming and length is not None and length <= _MOST_IGNORED):
                 raise
             self._refusal = refusal
-        self._expect_more()
+        self.expect_more()
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Called by Tornado with each piece of the body, and waited for."""
@@ -90,7 +85,7 @@ class TransferHandler(ApiHandler):
         return self._take(chunk)
 
     async def _take(self, chunk: bytes) -> None:
-        self._expect_no_more()
+        self.expect_no_more()
         if self._refusal is not None:
             self._ignore(chunk)
         else:
@@ -101,7 +96,7 @@ class TransferHandler(ApiHandler):
                 except (KernelsvcError, OSError) as refusal:
                     self._refusal = refusal
                     self._discard()
-        self._expect_more()
+        self.expect_more()
 
     async def _write(self) -> None:
         data, self._pending = bytes(self._pending), bytearray()
@@ -116,7 +111,7 @@ class TransferHandler(ApiHandler):
 
     async def received(self) -> BaseModel:
         """Called by `put` when the body has come: what to answer; raises what is wrong."""
-        self._expect_no_more()
+        self.expect_no_more()
         incoming, self._incoming = self._incoming, None
         try:
             if self._refusal is not None:
@@ -132,13 +127,11 @@ class TransferHandler(ApiHandler):
 
     def on_connection_close(self) -> None:
         """Called by Tornado when the client has gone: what has come so far is forgotten."""
-        self._expect_no_more()
         self._discard()
         super().on_connection_close()
 
     def on_finish(self) -> None:
         """Called by Tornado when the answer is out."""
-        self._expect_no_more()
         self._discard()
         super().on_finish()
 
@@ -147,17 +140,6 @@ class TransferHandler(ApiHandler):
         self._pending = bytearray()
         if incoming is not None:
             incoming.discard()
-
-    def _expect_more(self) -> None:
-        self._expect_no_more()
-        if not self._finished:
-            loop = asyncio.get_running_loop()
-            self._stall = loop.call_later(self.context.stall_timeout, self.hang_up)
-
-    def _expect_no_more(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
 
     # ---- out
 
@@ -171,9 +153,3 @@ class TransferHandler(ApiHandler):
             self.hang_up()
             return False
         return True
-
-    def hang_up(self) -> None:
-        """Close the connection, for an answer that cannot be completed or a client that stalls."""
-        self._auto_finish = False
-        if isinstance(connection := self.request.connection, HTTP1Connection):
-            connection.close()

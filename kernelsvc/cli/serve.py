@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import sys
 
 from kernelsvc.app import CannotStart
@@ -51,4 +52,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def _announce(url: str) -> None:
+    # What is there by now stays: the collector need not look through it again while runs go on.
+    gc.collect()
+    gc.freeze()
     print(f"kernelsvc answers on {url}", flush=True)

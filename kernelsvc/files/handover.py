@@ -13,7 +13,6 @@ does not run then.
 import contextlib
 import itertools
 import os
-import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -82,7 +81,7 @@ def hand_over(root: int, session: bytes, spares: int, spare: bytes, joining: int
             names = _names(old)
             if os.listdir(new):
                 raise NotHandedOver("the new directory is not empty")
-            os.fchmod(new, stat.S_IMODE(os.fstat(old).st_mode))
+            os.fchmod(new, os.fstat(old).st_mode & 0o777)
             os.rename(spare, session, src_dir_fd=spares, dst_dir_fd=joining)
             try:
                 for name in names:

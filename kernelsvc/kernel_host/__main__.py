@@ -1,23 +1,44 @@
-"""`python -m kernelsvc.kernel_host [--preload=MODULE]... FD [OFFER]`: serve the socket FD.
+"""`python -m kernelsvc.kernel_host [--preload=MODULE]... [--zygote] FD [OFFER]`: serve socket FD.
 
-FD is the descriptor of the control socket. Over the socket OFFER a listener goes to the proxy that
-is the session's way to the internet. Kernels have the modules that are preloaded at once.
+FD is the descriptor of the control socket, or, for the zygote, that of its orders. Over the socket
+OFFER a listener goes to the proxy that is the session's way to the internet. Kernels have the
+modules that are preloaded at once.
 """
 
 import argparse
+import os
 import socket
+from pathlib import Path
 
 from kernelsvc.kernel_host.app import run_kernel
 from kernelsvc.kernel_host.egress import offer_listener, proxy_environment
 from kernelsvc.kernel_host.host import Host
 from kernelsvc.kernel_host.imports import preload
+from kernelsvc.kernel_host.zygote import Zygote
+
+
+def run_host(control: socket.socket, offer: int | None, *, sandboxed: bool = False) -> None:
+    """Serve kernels to the service at the other end of `control`."""
+    environment = {} if offer is None else proxy_environment(offer_listener(offer))
+    Host(control, run_kernel, environment, sandboxed=sandboxed).serve()
+
+
+def run_sandboxed_host(control: socket.socket, offer: int | None) -> None:
+    """The same in a sandbox, where a directory of what has been preloaded may not be yet."""
+    if (directory := os.environ.get("MPLCONFIGDIR")) is not None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    run_host(control, offer, sandboxed=True)
+
 
 parser = argparse.ArgumentParser(prog="kernelsvc.kernel_host")
 parser.add_argument("--preload", action="append", default=[])
+parser.add_argument("--zygote", action="store_true")
 parser.add_argument("control", type=int)
 parser.add_argument("offer", type=int, nargs="?")
 given = parser.parse_args()
 preload(given.preload)
-environment = {} if given.offer is None else proxy_environment(offer_listener(given.offer))
 with socket.socket(fileno=given.control) as control:
-    Host(control, run_kernel, environment).serve()
+    if given.zygote:
+        Zygote(control, run_sandboxed_host).serve()
+    else:
+        run_host(control, given.offer)

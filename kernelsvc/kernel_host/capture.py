@@ -8,6 +8,10 @@ newest process id tells.
 
 `settle` reads them empty: before Python's own text goes out, to keep the order, and at the end of a
 run, so that nothing a finished child wrote is missing from the answer.
+
+To look at the pipes before each text costs a system call. `watch` has the system tell of it
+instead: whoever writes to a pipe, the main thread gets a signal before that write returns to its
+caller.
 """
 
 import codecs
@@ -16,6 +20,8 @@ import fcntl
 import os
 import resource
 import select
+import signal
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -24,6 +30,10 @@ from jupyter_client.session import extract_header
 
 CHUNK = 1 << 16
 SETTLE_SECONDS = 1.0
+WRITTEN_SIGNAL = signal.SIGURG  # ignored where nobody has asked for it
+# From Linux's fcntl.h, for what Python's fcntl has no names: a signal to one thread.
+_F_SETOWN_EX = 15
+_F_OWNER_TID = 0
 
 Label = dict[str, Any]
 
@@ -31,8 +41,11 @@ Label = dict[str, Any]
 class Sink(Protocol):
     """What takes the text that was written to a descriptor."""
 
-    def write(self, name: str, text: str, label: Label | None = None) -> None:
+    def write(self, name: str, text: str, label: Label | None = None) -> object:
         """Take `text` for stream `name`."""
+
+    def end_burst(self) -> None:
+        """From here on `look` is called before each text."""
 
     def in_io_thread(self) -> bool:
         """Whether the caller is the thread that the sink's writers wait for."""
@@ -51,6 +64,19 @@ class _Pipe:
         os.dup2(writer, fd, inheritable=True)
         self._identity = _identity(writer)
         os.close(writer)
+        self._watcher = 0
+
+    def watch(self) -> None:
+        """From here on whoever writes to it makes the system send the caller WRITTEN_SIGNAL."""
+        if self._watcher != (thread := threading.get_native_id()):
+            fcntl.fcntl(self.reader, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, thread))
+            fcntl.fcntl(self.reader, fcntl.F_SETSIG, WRITTEN_SIGNAL)
+            self._watcher = thread
+        fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+
+    def unwatch(self) -> None:
+        """End what `watch` has begun."""
+        fcntl.fcntl(self.reader, fcntl.F_SETFL, os.O_NONBLOCK)
 
     def is_as_made(self, fd: int) -> bool:
         """Whether it still is under this descriptor, blocking, with no character half read."""
@@ -120,7 +146,8 @@ class Capture:
         self._poll = select.epoll()
         self._pipes: dict[int, _Pipe] = {}
         self._current: dict[str, _Pipe] = {}
-        self._written = select.poll()
+        self._written = select.epoll()
+        self._passing_on = False
         self._newest_process = _NewestProcess()
         self._newest_at_begin: bytes | None = None
         self._thread = threading.Thread(target=self._read_all, name="fd-output", daemon=True)
@@ -149,22 +176,65 @@ class Capture:
 
     def _make_pipes(self, label: Label) -> None:
         with _spare_descriptors():
-            self._written = select.poll()
             for name, fd in (("stdout", 1), ("stderr", 2)):
                 # Code may have used up even those; then its output is that of the run before.
                 with contextlib.suppress(OSError):
-                    pipe = self._current[name] = _Pipe(name, fd, label)
+                    pipe = _Pipe(name, fd, label)
                     self._pipes[pipe.reader] = pipe
                     self._poll.register(pipe.reader, select.EPOLLIN)
-                if (current := self._current.get(name)) is not None:
-                    self._written.register(current.reader, select.POLLIN)
+                    self._written.register(pipe.reader, select.EPOLLIN)
+                    self._leave(self._current.get(name))
+                    self._current[name] = pipe
+
+    def _leave(self, pipe: _Pipe | None) -> None:
+        """Settle no more a pipe that is the current one no more; it may have been closed."""
+        if pipe is not None and self._pipes.get(pipe.reader) is pipe:
+            self._written.unregister(pipe.reader)
+
+    def watch(self) -> bool:
+        """Have the system signal to the caller what is written; False where it has been already.
+
+        Also where it cannot be watched.
+        """
+        try:
+            for pipe in self._current_open():
+                pipe.watch()
+        except OSError:
+            self.unwatch()
+            return False
+        if self._passing_on or self._written.poll(0):
+            self.unwatch()
+            return False
+        return True
+
+    def unwatch(self) -> None:
+        """No signals any more."""
+        for pipe in self._current_open():
+            with contextlib.suppress(OSError):
+                pipe.unwatch()
+
+    def _current_open(self) -> list[_Pipe]:
+        current = self._current.values()
+        return [pipe for pipe in current if self._pipes.get(pipe.reader) is pipe]
+
+    def look(self) -> None:
+        """Pass on what has been written to the current descriptors, if anything has."""
+        __tracebackhide__ = True
+        # In this order: what has been read meanwhile is being passed on.
+        if self._written.poll(0) or self._passing_on:
+            self._settle()
 
     def settle(self) -> None:
-        """Pass on everything that has been written to the current descriptors.
+        """Pass on everything that has been written, by Python's streams too.
 
         What another thread has read but not yet passed on comes first, so it is waited for; not by
         the IO thread, which that thread may itself be waiting for.
         """
+        __tracebackhide__ = True
+        self._output.end_burst()
+        self._settle()
+
+    def _settle(self) -> None:
         __tracebackhide__ = True
         patience = 0.0 if self._output.in_io_thread() else SETTLE_SECONDS
         if not self._lock.acquire(timeout=patience):
@@ -180,7 +250,7 @@ class Capture:
         text = pipe.read()
         if text is None:
             self._poll.unregister(pipe.reader)
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(OSError):
                 self._written.unregister(pipe.reader)
             del self._pipes[pipe.reader]
             os.close(pipe.reader)
@@ -192,4 +262,8 @@ class Capture:
             for fd, _ in self._poll.poll():
                 with self._lock:
                     if (pipe := self._pipes.get(fd)) is not None:
-                        self._read(pipe)
+                        self._passing_on = True
+                        try:
+                            self._read(pipe)
+                        finally:
+                            self._passing_on = False

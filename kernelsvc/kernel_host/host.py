@@ -8,8 +8,9 @@ host kills every descendant that is left and only then reports the exit; so once
 been read, nothing of that kernel is alive. When the service hangs up (it ended, or it is done with
 this host) the host does the same and leaves. The kernel in turn gets SIGKILL when its host dies.
 
-In a sandbox the host is process 1, so all of this is so by the system's own rules, and it is the
-one process inside that the user's code can neither signal nor look into.
+In a sandbox there is nobody but process 1, which only waits, the host and what the kernel started:
+so the host ends all others at once. The user's code cannot look into it. It can stop or kill it, as
+it can its own kernel: without a host, the service ends the sandbox.
 """
 
 import contextlib
@@ -38,15 +39,22 @@ RunKernel = Callable[[str, Callable[[], None]], int]
 class Host:
     """Serves one control socket; `run_kernel` is what a forked child does.
 
-    `environment` is added to that of each kernel.
+    `environment` is added to that of each kernel. One that is `sandboxed` has a namespace of
+    processes for itself.
     """
 
     def __init__(
-        self, control: socket.socket, run_kernel: RunKernel, environment: dict[str, str]
+        self,
+        control: socket.socket,
+        run_kernel: RunKernel,
+        environment: dict[str, str],
+        *,
+        sandboxed: bool,
     ) -> None:
         self._control = control
         self._run_kernel = run_kernel
         self._environment = environment
+        self._sandboxed = sandboxed
         self._selector = selectors.DefaultSelector()
         self._received = b""
         self._kernel = 0
@@ -58,9 +66,9 @@ class Host:
 
     def serve(self) -> None:
         """Carry out commands until the service hangs up; leave no descendant behind."""
+        processes.set_name("kernel-host")
         processes.adopt_orphans()
-        if processes.is_init():
-            # Without a handler, process 1 gets no signal from inside its namespace.
+        if self._sandboxed:
             processes.hide(True)
         else:
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_hung_up", True))
@@ -142,6 +150,7 @@ class Host:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            processes.set_name("kernel")
             processes.hide(False)
             _write_anew(command.connection_file, command.connection)
             os.chdir(command.cwd)
@@ -206,7 +215,7 @@ class Host:
         """Kill descendants started at or after `since`; the kernel itself only where since is 0."""
         deadline = time.monotonic() + SWEEP_SECONDS
         killed = 0
-        if since == 0.0 and processes.is_init():
+        if since == 0.0 and self._sandboxed:
             processes.kill_all()
         while time.monotonic() < deadline:
             left = [

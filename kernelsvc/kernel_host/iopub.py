@@ -8,12 +8,28 @@ said before is still waiting for the thread.
 """
 
 import os
+import signal
 import threading
+from _signal import getsignal  # type: ignore[import-not-found]  # no enum for each answer
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 from ipykernel.iostream import IOPubThread
+
+from kernelsvc.kernel_host.capture import WRITTEN_SIGNAL
+
+_SIGNALS = signal.valid_signals() - {signal.SIGINT, WRITTEN_SIGNAL}
+"""Those that only the session's code has handlers for."""
+
+
+def _code_handles_signals() -> bool:
+    """Whether something of the code's may run at any moment in the main thread.
+
+    It could raise in the midst of a message; or print, and so wait for the thread, and the thread
+    for the main thread to have sent its message.
+    """
+    return any(map(callable, map(getsignal, _SIGNALS)))
 
 
 class IOThread(IOPubThread):
@@ -71,7 +87,7 @@ class IOThread(IOPubThread):
 
         For messages that may not be torn by an exception (an interrupt) half way.
         """
-        if self._events or self.closed or not self._is_master_process():
+        if self._events or self.closed or _code_handles_signals() or not self._is_master_process():
             self.send_multipart(message)
             return
         with self._sending:

@@ -1,8 +1,9 @@
 """The kernel of a session: IPythonKernel with what a run needs and the stock kernel lacks.
 
 What a run asks for travels in the execute request's metadata under `METADATA_KEY`
-(`{"env": {...}, "stdin": "..."}`), and what the kernel adds to the reply in the reply's metadata
-(`{"exit_code": n}`): the Jupyter messaging protocol leaves metadata to its users.
+(`{"env": {...}, "stdin": "..."}`): the Jupyter messaging protocol leaves metadata to its users. How
+such a request has ended is in the metadata of its `idle`, which the service waits for anyway, and
+no reply is sent beside it. Requests of other clients are answered as the protocol has it.
 """
 
 import asyncio
@@ -79,12 +80,12 @@ class Kernel(IPythonKernel):
     def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
         """Say whether a request is being worked on; nothing interrupts the main thread just now.
 
-        That one of our runs has begun is said when it can be interrupted: `_say_begun`.
+        Of our runs, this is said when they can be interrupted, and with how they have ended.
         """
         about = parent or self.get_parent(channel)
         if channel != "shell":
             self.iopub_thread.send_multipart(self._status(status, about))
-        elif status != "busy" or METADATA_KEY not in about.get("metadata", {}):
+        elif not _is_run(about):
             self.iopub_thread.send_at_once(self._status(status, about))
 
     def _say_begun(self) -> None:
@@ -118,21 +119,53 @@ class Kernel(IPythonKernel):
             self._interrupted = False
             raise KeyboardInterrupt
 
-    def _status(self, status: str, about: Any) -> list[bytes]:
+    def _status(self, status: str, about: Any, ended: Any = None) -> list[bytes]:
         assert self.session is not None
-        message = self.session.msg("status", {"execution_state": status}, parent=about)
+        metadata = {METADATA_KEY: ended} if ended else None
+        content = {"execution_state": status}
+        message = self.session.msg("status", content, parent=about, metadata=metadata)
         frames: list[bytes] = self.session.serialize(message, self._topic("status"))
         return frames
 
     def _publish_execute_input(self, code: str, parent: Any, execution_count: int) -> None:
         """Tell other clients which code runs; but where the service asks, there are none."""
-        if METADATA_KEY not in parent["metadata"]:
+        if not _is_run(parent):
             super()._publish_execute_input(code, parent, execution_count)
 
     def _note_result(self, result: ExecutionResult | None) -> None:
         if result is not None:
             error = result.error_before_exec or result.error_in_exec
             self._exit_code = exit_status(error)
+
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Called for an execute request; a run gets its `idle` here, and no reply beside it."""
+        if not _is_run(parent):
+            await super().execute_request(stream, ident, parent)
+            return
+        asked, metadata = parent["content"], parent["metadata"]
+        silent, code = asked["silent"], asked["code"]
+        if not silent:
+            self.execution_count += 1
+        reply: dict[str, Any] = {}
+        try:
+            reply = await self.do_execute(
+                code, silent, store_history=asked["store_history"], cell_meta=metadata
+            )
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        finally:
+            self._say_ended(parent, reply)
+
+    def _say_ended(self, parent: Any, reply: dict[str, Any]) -> None:
+        """Say `idle` of a run, and how it has ended, where code has not broken what finds out."""
+        ended = reply and {
+            "status": reply["status"],
+            "ename": reply.get("ename"),
+            "execution_count": reply["execution_count"],
+            "exit_code": self._exit_code,
+        }
+        self.iopub_thread.send_at_once(self._status("idle", parent, ended))
 
     async def do_execute(
         self,
@@ -223,12 +256,6 @@ class Kernel(IPythonKernel):
             "evalue": str(error),
         }
 
-    def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
-        """Add the exit status to the reply."""
-        metadata = super().finish_metadata(parent, metadata, reply_content)
-        metadata[METADATA_KEY] = {"exit_code": self._exit_code}
-        return metadata
-
     @contextlib.contextmanager
     def _feed(self, text: str | None) -> Iterator[None]:
         """`text` is what input() and sys.stdin read during the run."""
@@ -281,6 +308,11 @@ class Kernel(IPythonKernel):
             yield
         finally:
             signal.signal(signal.SIGINT, original)
+
+
+def _is_run(request: Any) -> bool:
+    """Whether a request is one of the service's own."""
+    return METADATA_KEY in request.get("metadata", {})
 
 
 @contextlib.contextmanager

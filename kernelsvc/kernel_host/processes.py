@@ -11,7 +11,12 @@ from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
+"""The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 """The grain of a process's start time, which is rounded down to it."""
@@ -26,34 +31,35 @@ class Process(NamedTuple):
     started: float
 
 
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
+def prctl(option: int, value: int, further: int = 0) -> None:
+    """The system call of that name; raises OSError."""
+    if LIBC.prctl(option, value, further, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl failed")
+
+
+def set_name(name: str) -> None:
+    """What this process is called in lists of processes; 15 characters at most."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def adopt_orphans() -> None:
     """Make this process the parent of every orphan below it: a double fork does not escape it."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
     """Have the kernel send this process SIGKILL when its parent ends, however that ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def hide(hidden: bool) -> None:
     """Whether the memory and environment of this process are hidden from its own user's others."""
-    _prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
-
-
-def is_init() -> bool:
-    """Whether this process is process 1 of a namespace: nothing in it survives this process."""
-    return os.getpid() == 1
+    prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
 
 
 def kill_all() -> None:
-    """From process 1: SIGKILL all others of its namespace at once, so that no fork escapes."""
+    """SIGKILL all others of this process's namespace but process 1 at once: no fork escapes."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
 

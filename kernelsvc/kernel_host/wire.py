@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_type_hints
 MAX_LINE_BYTES = 1 << 20
 
 METADATA_KEY = "kernelsvc"
-"""In an execute request's metadata what the run needs, in the reply's what the kernel adds."""
+"""In an execute request's metadata what the run needs, in its `idle`'s how the run has ended."""
 
 
 class WireError(Exception):
@@ -33,6 +33,24 @@ class StartKernel:
     cwd: str
     env: dict[str, str]
     limits: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForkHost:
+    """To the zygote: fork a host into a sandbox; with its descriptors, in the order of `FDS`.
+
+    It becomes user and group `owner` (below 0: it stays who it is) and enters the control groups
+    with these files.
+    """
+
+    name: ClassVar[str] = "fork"
+    owner: int
+    groups: list[str]
+
+
+FDS = ("control", "stderr", "sandbox", "seccomp", "offer")
+"""With `ForkHost`: the host's control socket; its stderr; a process descriptor of process 1 of the
+sandbox; a file with the seccomp filter; and, for one with a proxy, its `OFFER`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +77,14 @@ class SweepChildren:
     name: ClassVar[str] = "sweep"
     kernel: int
     since: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostForked:
+    """From the zygote, over the host's control socket: it is process `pid` outside."""
+
+    name: ClassVar[str] = "forked"
+    pid: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,36 +125,41 @@ class KernelExited:
     returncode: int
 
 
-Command = StartKernel | SignalKernel | KillKernel | SweepChildren
-Report = KernelStarted | KernelReady | ChildrenSwept | KernelExited
+Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
+Report = HostForked | KernelStarted | KernelReady | ChildrenSwept | KernelExited
 
-_MESSAGES: dict[str, type[Command | Report]] = {
-    message.name: message
+_MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
+    message.name: (
+        message,
+        {field.name: get_type_hints(message)[field.name] for field in dataclasses.fields(message)},
+    )
     for message in (
+        ForkHost,
         StartKernel,
         SignalKernel,
         KillKernel,
         SweepChildren,
+        HostForked,
         KernelStarted,
         KernelReady,
         ChildrenSwept,
         KernelExited,
     )
 }
+"""By its name, each message and the types of its fields."""
 
 
 def encode(message: Command | Report) -> bytes:
     """One line for `message`, its newline included."""
-    return json.dumps([message.name, dataclasses.asdict(message)]).encode() + b"\n"
+    fields = {field: getattr(message, field) for field in _MESSAGES[message.name][1]}
+    return json.dumps([message.name, fields]).encode() + b"\n"
 
 
 def decode(line: bytes) -> Command | Report:
     """The message in `line`; raises WireError for anything else."""
     try:
         name, fields = json.loads(line)
-        message = _MESSAGES[name]
-        hints = get_type_hints(message)
-        expected = {field.name: hints[field.name] for field in dataclasses.fields(message)}
+        message, expected = _MESSAGES[name]
         if fields.keys() != expected.keys():
             raise WireError(f"message {name!r} has the wrong fields")
         return message(**{key: _checked(fields[key], kind) for key, kind in expected.items()})
@@ -141,6 +172,9 @@ def _checked(value: Any, kind: Any) -> Any:
         item_kind = kind.__args__[1]
         if not isinstance(value, dict) or not all(type(v) is item_kind for v in value.values()):
             raise WireError(f"expected an object of {item_kind.__name__}")
+    elif kind == list[str]:
+        if not isinstance(value, list) or not all(type(item) is str for item in value):
+            raise WireError("expected a list of str")
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise WireError("expected a number")

@@ -1,7 +1,8 @@
 """The service's end of a kernel host: start it, tell it what to do, hear what becomes of it.
 
+A host without a sandbox is a program that is started; one in a sandbox is forked from the zygote.
 Whatever a host says is checked (`wire.decode`); one that says nonsense, or nothing any more, is
-killed, and with it, by PR_SET_PDEATHSIG, its kernel.
+killed, and with it its sandbox, or, by PR_SET_PDEATHSIG, its kernel.
 """
 
 import asyncio
@@ -11,11 +12,14 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from kernelsvc.kernel_host import wire
+from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox.isolation import Enclosure
+from kernelsvc.sandbox.standing import StandingSandbox
 
 KILLED = -9
 _EXIT_SECONDS = 15.0
@@ -78,50 +82,125 @@ class HostedKernel:
             self.exited.set_result(returncode)
 
 
-class KernelHost:
-    """A running host. Made by `spawn`, freed by `close`; usable until `closed` is done."""
+class Body(Protocol):
+    """What ends with a host: its process, or the sandbox that it is in."""
 
-    def __init__(self, process: subprocess.Popen[bytes], writer: asyncio.StreamWriter) -> None:
-        self._process = process
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL it, with everything inside."""
+
+    def leave(self) -> None:
+        """The host is hung up on, or gone: end what would not end with it."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing of it is left; raises subprocess.TimeoutExpired. Blocks."""
+
+    def close(self) -> None:
+        """Free what it has here."""
+
+
+class _Program:
+    """A host that was started as a program."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            # A process that has not been waited for keeps its number.
+            if self.process.returncode is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def leave(self) -> None:
+        pass
+
+    def wait(self, seconds: float) -> None:
+        self.process.wait(seconds)
+
+    def close(self) -> None:
+        pass
+
+
+class KernelHost:
+    """A running host, freed by `close`; usable until `closed` is done.
+
+    Made by `spawn` or `fork`.
+    """
+
+    def __init__(self, body: Body, stderr: int, writer: asyncio.StreamWriter) -> None:
+        self._body = body
         self._writer = writer
         self._numbers = itertools.count(1)
         self._kernels: dict[int, HostedKernel] = {}
+        self._stderr: int | None = stderr
         self._last_words = b""
+        self._forked: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = asyncio.Event()
-        self._open_stderr()
+        os.set_blocking(stderr, False)
+        asyncio.get_running_loop().add_reader(stderr, self._read_stderr)
 
     @classmethod
     async def spawn(
-        cls,
-        enclosure: Enclosure,
-        argv: list[str],
-        env: Mapping[str, str],
-        offer: int | None = None,
+        cls, enclosure: Enclosure, argv: list[str], env: Mapping[str, str]
     ) -> "KernelHost":
-        """Start a host by the command `argv` inside `enclosure`; raises OSError.
+        """Start a host without a sandbox by the command `argv`; raises OSError."""
+
+        def start(control: int, stderr: int) -> Body:
+            process = subprocess.Popen(
+                [*enclosure.command, *argv, str(control)],
+                pass_fds=[control],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+                env=dict(env),
+            )
+            return _Program(process)
+
+        return await cls._start(start)
+
+    @classmethod
+    async def fork(
+        cls, enclosure: Enclosure, zygote: Zygote, offer: int | None = None
+    ) -> "KernelHost":
+        """Put up the sandbox of `enclosure` and have a host forked into it; raises OSError.
 
         `offer` is the descriptor over which it offers a listener to the session's proxy.
         """
         offers = [] if offer is None else [offer]
-        ours, theirs = socket.socketpair()
-        with theirs:
+
+        def start(control: int, stderr: int) -> Body:
+            sandbox = StandingSandbox.make(enclosure, stderr)
             try:
-                process = await asyncio.to_thread(
-                    subprocess.Popen,
-                    [*enclosure.command, *argv, str(theirs.fileno()), *map(str, offers)],
-                    pass_fds=[theirs.fileno(), *offers, *enclosure.fds],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                    env=dict(env),
-                )
+                zygote.fork(enclosure, [control, stderr, sandbox.first, *enclosure.fds, *offers])
             except BaseException:
-                ours.close()
+                sandbox.close()
                 raise
+            return sandbox
+
+        return await cls._start(start)
+
+    @classmethod
+    async def _start(cls, start: Callable[[int, int], Body]) -> "KernelHost":
+        """`start` has the control socket and the descriptor for stderr; it may block."""
+        ours, theirs = socket.socketpair()
+        reading, stderr = os.pipe()
+        try:
+            with theirs:
+                body = await asyncio.to_thread(start, theirs.fileno(), stderr)
+        except BaseException as error:
+            ours.close()
+            why = _what_is_there(reading).decode(errors="replace").strip()
+            os.close(reading)
+            if why and isinstance(error, OSError):
+                raise OSError(error.errno, why) from error
+            raise
+        finally:
+            os.close(stderr)
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
-        host = cls(process, writer)
+        host = cls(body, reading, writer)
         host._tasks = [asyncio.create_task(host._read_reports(reader))]
         return host
 
@@ -158,7 +237,7 @@ class KernelHost:
     @property
     def pid(self) -> int:
         """The process that everything in the enclosure descends from."""
-        return self._process.pid
+        return self._forked or self._body.process.pid
 
     @property
     def last_words(self) -> str:
@@ -170,61 +249,64 @@ class KernelHost:
         try:
             while line := await reader.readline():
                 report = wire.decode(line)
-                if (kernel := self._kernels.get(report.kernel)) is not None and isinstance(
-                    report, wire.Report
-                ):
+                if not isinstance(report, wire.Report):
+                    raise wire.WireError("not a report")
+                if isinstance(report, wire.HostForked):
+                    self._forked = self._forked or report.pid
+                elif (kernel := self._kernels.get(report.kernel)) is not None:
                     kernel.hear(report)
                     if isinstance(report, wire.KernelExited):
                         del self._kernels[report.kernel]
         except (wire.WireError, ValueError, OSError):
             self.kill()
         finally:
+            self._body.leave()
             self.closed.set()
             for kernel in self._kernels.values():
                 kernel.end(KILLED)
 
-    def _open_stderr(self) -> None:
-        assert self._process.stderr is not None
-        os.set_blocking(self._process.stderr.fileno(), False)
-        asyncio.get_running_loop().add_reader(self._process.stderr, self._read_stderr)
-
     def _read_stderr(self) -> None:
         """Take what is there by now; of all, the end is kept."""
-        stderr = self._process.stderr
-        if stderr is None or stderr.closed:
+        if self._stderr is None:
             return
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(stderr.fileno(), _STDERR_BYTES):
+            while chunk := os.read(self._stderr, _STDERR_BYTES):
                 self._last_words = (self._last_words + chunk)[-_STDERR_BYTES:]
             self._close_stderr()
 
     def _close_stderr(self) -> None:
-        if self._process.stderr is not None and not self._process.stderr.closed:
-            asyncio.get_running_loop().remove_reader(self._process.stderr)
-            self._process.stderr.close()
+        if self._stderr is not None:
+            asyncio.get_running_loop().remove_reader(self._stderr)
+            os.close(self._stderr)
+            self._stderr = None
 
     def kill(self) -> None:
-        """SIGKILL the host itself, for one that does not answer; its kernel dies with it.
-
-        What stands between the service and a host in a sandbox is in its process group, and the
-        host dies with that.
-        """
-        with contextlib.suppress(ProcessLookupError):
-            # A process that has not been waited for keeps its number.
-            if self._process.returncode is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """SIGKILL the host, for one that does not answer; all that it started dies with it."""
+        self._body.kill()
 
     async def close(self) -> None:
-        """Hang up; the host kills what is left of its kernel and goes. Returns when it is gone."""
+        """End the host and what is left of its kernel. Returns when they are gone."""
         self._writer.close()
+        self._body.leave()
         try:
-            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+            await asyncio.to_thread(self._body.wait, _EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+            await asyncio.to_thread(self._body.wait, _EXIT_SECONDS)
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._close_stderr()
+        self._body.close()
+
+
+def _what_is_there(fd: int) -> bytes:
+    """The end of what is in a pipe by now."""
+    os.set_blocking(fd, False)
+    said = b""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(fd, _STDERR_BYTES):
+            said = (said + chunk)[-_STDERR_BYTES:]
+    return said

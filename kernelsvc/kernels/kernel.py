@@ -5,8 +5,9 @@ Theory of operation. A `Kernel` is one process's life: one that replaces another
 to the run whose execute request is its parent; what comes for a run that has ended goes to
 `on_late`.
 
-A run has ended when the reply and the `idle` of its request are here. Either may be lost (code can
-break its kernel in many ways), so the other alone ends it after `LOST_SECONDS` without a word.
+A run has ended when the reply and the `idle` of its request are here; our own kernel sends both in
+one message. Either may be lost (code can break its kernel in many ways), so the other alone ends it
+after `LOST_SECONDS` without a word.
 
 When the process ends, what it had sent is still in the socket. ZeroMQ reports the disconnect only
 behind the last byte, so `ended` comes after every message has been read.
@@ -22,11 +23,10 @@ import zmq
 import zmq.asyncio
 from jupyter_client.client import KernelClient
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_client.session import Session
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
-from kernelsvc.kernels.channel import Channel
+from kernelsvc.kernels.channel import Channel, Readers
 from kernelsvc.kernels.host import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
 
@@ -40,13 +40,15 @@ LateSink = Callable[[str, Event], None]
 
 
 class Execution:
-    """One execute request: `started`, `done`; what it says goes to its sink until `release`."""
+    """One execute request; what it says goes to its sink until `release`.
+
+    `started_at` is when the kernel began with it, by the event loop's clock.
+    """
 
     def __init__(self, request_id: str, sink: EventSink) -> None:
         self.request_id = request_id
-        loop = asyncio.get_running_loop()
-        self.started: asyncio.Future[None] = loop.create_future()
-        self.done: asyncio.Future[None] = loop.create_future()
+        self.started_at: float | None = None
+        self.is_done = False
         self.reply: Replied | None = None
         self.complete = False
         self.released = False
@@ -54,18 +56,53 @@ class Execution:
         self._idle = False
         self._heard_at = time.monotonic()
         self._patience: asyncio.TimerHandle | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._start_is_news = False
+
+    async def news(self, seconds: float, *, start: bool = False) -> None:
+        """Wait until it is done, `ring` is called, so long at most; with `start`, for that too.
+
+        For one task at a time: it need not wake for what is no news to it.
+        """
+        loop = asyncio.get_running_loop()
+        self._start_is_news = start
+        self._news = news = loop.create_future()
+        timer = loop.call_later(seconds, _resolve, news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+
+    def ring(self) -> None:
+        """Let who waits for news look."""
+        if self._news is not None:
+            _resolve(self._news)
+
+    async def until_done(self, seconds: float) -> None:
+        """Wait until it is done, so long at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not self.is_done and (left := deadline - loop.time()) > 0:
+            await self.news(left)
 
     def hear(self, event: Event) -> None:
         """An event of this request has arrived."""
         self._heard_at = time.monotonic()
         match event:
             case Started():
-                _resolve(self.started)
-            case Idle():
+                self._begin()
+            case Idle(reply):
                 self._idle = True
+                self.reply = reply or self.reply
                 self._conclude()
             case _:
                 self._sink(event)
+
+    def _begin(self) -> None:
+        if self.started_at is None:
+            self.started_at = asyncio.get_running_loop().time()
+            if self._start_is_news:
+                self.ring()
 
     def hear_reply(self, reply: Replied) -> None:
         """The reply has arrived."""
@@ -98,8 +135,8 @@ class Execution:
         """Nothing more is expected, but what a kernel that is being ended may still say."""
         if self._patience is not None:
             self._patience.cancel()
-        _resolve(self.started)
-        _resolve(self.done)
+        self.is_done = True
+        self.ring()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -118,14 +155,15 @@ class Kernel:
         manager: AsyncKernelManager,
         process: HostedKernel,
         context: zmq.asyncio.Context,
+        readers: Readers,
         on_late: LateSink,
     ) -> None:
         self._manager = manager
         self.process = process
         self.on_late = on_late
         self._context = context
-        key, scheme = manager.session.key, manager.session.signature_scheme
-        self._session = Session(key=key, signature_scheme=scheme)
+        self._readers = readers
+        self._session = manager.session
         self._channels: list[Channel] = []
         self._watching: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
@@ -140,7 +178,7 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
-        client = _client(self._manager, self._session, self._context)
+        client = _client(self._manager, self._context)
         identity = self._session.bsession
         self._shell = self._open(client.connect_shell(identity=identity), self._hear_reply)
         self._control = self._open(client.connect_control(identity=identity), lambda frames: None)
@@ -160,7 +198,7 @@ class Kernel:
         return self._heard.is_set() and not self.ended.is_set()
 
     def _open(self, socket: "zmq.Socket[bytes]", take: Callable[[list[bytes]], object]) -> Channel:
-        channel = Channel(socket, take)
+        channel = Channel(socket, take, self._readers)
         self._channels.append(channel)
         return channel
 
@@ -184,7 +222,7 @@ class Kernel:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
         nothing = messages.execute_content("None", counted=False)
         execution = self._execute(nothing, {}, None, lambda event: None)
-        await asyncio.wait([execution.done], timeout=seconds)
+        await execution.until_done(seconds)
         self._execution = None
 
     def _execute(
@@ -251,16 +289,10 @@ class Kernel:
         self._manager.cleanup_connection_file()
 
 
-def _client(
-    manager: AsyncKernelManager, session: Session, context: zmq.asyncio.Context
-) -> KernelClient:
-    """What makes the sockets to the manager's kernel.
-
-    They belong to a session of their own: the manager's id would be the ZeroMQ identity of the
-    manager's own sockets, too, and of two with one identity the kernel answers only the later.
-    """
+def _client(manager: AsyncKernelManager, context: zmq.asyncio.Context) -> KernelClient:
+    """What makes the sockets to the manager's kernel."""
     plain: zmq.Context[zmq.Socket[bytes]] = zmq.Context(context)
     plain.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-    client = KernelClient(context=plain, session=session)
+    client = KernelClient(context=plain, session=manager.session)
     client.load_connection_info(manager.get_connection_info())
     return client

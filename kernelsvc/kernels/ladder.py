@@ -12,6 +12,7 @@ The same ladder ends a run that the caller restarts; an interrupt by the caller 
 
 import asyncio
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -40,25 +41,28 @@ class Stop(Enum):
 
 
 class StopSignal:
-    """Carries a `Stop` to the run; a stronger one replaces a weaker."""
+    """Carries a `Stop` to the run; a stronger one replaces a weaker.
+
+    `interrupt_due` is an interrupt that was not passed on yet. `on_want` is called for each `want`.
+    """
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
         self.wanted: Stop | None = None
-        self.interrupted: asyncio.Future[None] = loop.create_future()
-        self.forced: asyncio.Future[None] = loop.create_future()
+        self.interrupt_due = False
+        self.on_want: Callable[[], None] | None = None
+
+    @property
+    def needs_force(self) -> bool:
+        """Whether more than an interrupt is wanted."""
+        return self.wanted not in (None, Stop.INTERRUPT)
 
     def want(self, stop: Stop) -> None:
         """Ask the run to stop."""
         if self.wanted is None or stop.value > self.wanted.value:
             self.wanted = stop
-        asked = self.interrupted if stop is Stop.INTERRUPT else self.forced
-        if not asked.done():
-            asked.set_result(None)
-
-    def rearm(self) -> None:
-        """The interrupt has been passed on; the next is a new one."""
-        self.interrupted = asyncio.get_running_loop().create_future()
+        self.interrupt_due |= stop is Stop.INTERRUPT
+        if self.on_want is not None:
+            self.on_want()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ async def run_to_end(
     timed_out = not await _wait(kernel, execution, timeout, stop)
     if timed_out:
         await _interrupt(kernel, execution, grace)
-        unwound = execution.done.done() and not kernel.ended.is_set()
+        unwound = execution.is_done and not kernel.ended.is_set()
         if unwound and on_timeout is OnTimeout.INTERRUPT and stop.wanted is not Stop.KILL:
             await kernel.process.sweep(started_at)
         else:
@@ -116,31 +120,32 @@ async def _wait(kernel: Kernel, execution: Execution, timeout: float, stop: Stop
 
     An interrupt by the caller is sent on from here: the run goes on until it has unwound.
     """
-    loop = asyncio.get_running_loop()
-    done, forced = execution.done, stop.forced
-    await asyncio.wait(
-        {done, forced, execution.started},
-        timeout=START_PATIENCE,
-        return_when=asyncio.FIRST_COMPLETED,
-    )
-    deadline = loop.time() + timeout
-    while not done.done() and not forced.done():
-        finished, _ = await asyncio.wait(
-            {done, forced, stop.interrupted},
-            timeout=max(0.0, deadline - loop.time()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not finished:
+    clock = asyncio.get_running_loop().time
+    sent_at = clock()
+    latest_start = sent_at + START_PATIENCE
+    stop.on_want = execution.ring
+    while not execution.is_done and not stop.needs_force:
+        now, started_at = clock(), execution.started_at
+        if started_at is None and now >= latest_start:
+            started_at = latest_start
+        if started_at is None:
+            # One that starts in time has all its time yet: to wake at its start is for nothing.
+            start_is_news = stop.interrupt_due or now >= sent_at + timeout
+            left = latest_start - now
+            await execution.news(left if start_is_news else min(left, timeout), start=start_is_news)
+            continue
+        if started_at + timeout <= now:
             return False
-        if stop.interrupted.done() and not done.done():
-            stop.rearm()
+        if stop.interrupt_due:
+            stop.interrupt_due = False
             kernel.process.signal(signal.SIGINT)
+        await execution.news(started_at + timeout - now)
     return True
 
 
 async def _interrupt(kernel: Kernel, execution: Execution, grace: Grace) -> None:
     kernel.process.signal(signal.SIGINT)
-    await asyncio.wait({execution.done}, timeout=grace.interrupt)
+    await execution.until_done(grace.interrupt)
 
 
 async def end(kernel: Kernel, grace: Grace) -> None:

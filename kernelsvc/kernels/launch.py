@@ -15,11 +15,13 @@ import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import KernelSpecs
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
@@ -36,6 +38,19 @@ _PROGRAMS = (
 )
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
+
+
+class _Manager(AsyncKernelManager):
+    """A kernel manager without a control socket of its own, as `Kernel` has one.
+
+    Its connection would come when the kernel's code runs already: made before the kernel is there,
+    it is tried again a tenth of a second later. Where the code has taken all descriptors by then,
+    ZeroMQ aborts the kernel as it accepts one connection more.
+    """
+
+    async def _async_post_start_kernel(self, **kwargs: Any) -> None:
+        assert self.provisioner is not None
+        await self.provisioner.post_launch(**kwargs)
 
 
 @dataclass
@@ -96,7 +111,10 @@ class Launcher:
         self._patience = patience
         self._numbers = itertools.count(1)
         self._context = zmq.asyncio.Context()
+        self._readers = Readers()
         self._specs = KernelSpecs()
+        self._zygote: Zygote | None = None
+        self._zygote_lock = asyncio.Lock()
 
     @property
     def can_prepare(self) -> bool:
@@ -121,7 +139,7 @@ class Launcher:
         others have the processors first.
         """
         place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
-        argv = self._specs.get_kernel_spec(kernelspec).argv
+        argv = self._argv(kernelspec)
         async with AsyncExitStack() as undo:
             undo.callback(shutil.rmtree, place.runtime, ignore_errors=True)
             try:
@@ -135,12 +153,13 @@ class Launcher:
                     egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
                     undo.push_async_callback(egress.close)
                 environment = _environment(enclosure)
-                host = await KernelHost.spawn(
-                    enclosure,
-                    [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)],
-                    _inherited() | _FOR_MATPLOTLIB | {"MPLCONFIGDIR": environment["MPLCONFIGDIR"]},
-                    egress.fd_for_inside if egress else None,
-                )
+                if self._isolation.is_sandbox:
+                    offer = egress.fd_for_inside if egress else None
+                    zygote = await self._zygote_for(argv)
+                    host = await KernelHost.fork(enclosure, zygote, offer)
+                else:
+                    own = {"MPLCONFIGDIR": environment["MPLCONFIGDIR"]}
+                    host = await KernelHost.spawn(enclosure, argv, _for_hosts() | own)
             except OSError as error:
                 raise KernelStartFailed(error.strerror or "the host cannot be run") from error
             undo.pop_all()
@@ -148,6 +167,22 @@ class Launcher:
         if egress is not None:
             egress.release_inside()
         return Seat(host, place, enclosure, environment, limits, internet, egress)
+
+    def _argv(self, kernelspec: str) -> list[str]:
+        """The command of a host, but for the descriptors."""
+        argv = self._specs.get_kernel_spec(kernelspec).argv
+        return [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)]
+
+    async def _zygote_for(self, argv: list[str]) -> Zygote:
+        """The zygote, started where there is none (any more); raises KernelStartFailed."""
+        async with self._zygote_lock:
+            if self._zygote is not None and not self._zygote.is_there:
+                gone, self._zygote = self._zygote, None
+                await asyncio.to_thread(gone.close)
+            if self._zygote is None:
+                spawning = asyncio.to_thread(Zygote.spawn, argv, _for_hosts(), self._patience)
+                self._zygote = await spawning
+            return self._zygote
 
     def limit(self, seat: Seat, limits: Limits) -> None:
         """Set what may be used there; blocks for a moment.
@@ -166,7 +201,7 @@ class Launcher:
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
         name = str(next(self._numbers))
-        manager = AsyncKernelManager(
+        manager = _Manager(
             kernel_name=kernelspec,
             kernel_spec_manager=self._specs,
             # The manager's own; what the kernel reads is written inside, by its host.
@@ -181,7 +216,7 @@ class Launcher:
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        kernel = Kernel(manager, provisioner.kernel, self._context, on_late)
+        kernel = Kernel(manager, provisioner.kernel, self._context, self._readers, on_late)
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
@@ -200,8 +235,11 @@ class Launcher:
             raise
         return kernel
 
-    def close(self) -> None:
-        """Free the ZeroMQ context."""
+    async def close(self) -> None:
+        """End the zygote, free the ZeroMQ context."""
+        async with self._zygote_lock:
+            if self._zygote is not None:
+                await asyncio.to_thread(self._zygote.close)
         self._context.destroy(linger=0)
 
 
@@ -209,6 +247,11 @@ def _inherited() -> dict[str, str]:
     """The host's environment, and what every kernel has too: an allow-list of the service's."""
     path = {"PATH": os.pathsep.join(_PROGRAMS)}
     return path | {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def _for_hosts() -> dict[str, str]:
+    """The environment of a host, and of the zygote."""
+    return _inherited() | _FOR_MATPLOTLIB
 
 
 def _environment(enclosure: Enclosure) -> dict[str, str]:

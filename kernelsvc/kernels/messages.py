@@ -101,7 +101,10 @@ def parent_id(message: Message) -> str | None:
 def event(message: Message) -> Event | None:
     """What an iopub message says; None for what is of no concern to a run, or not well-formed."""
     try:
-        return _event(message["msg_type"], message["content"])
+        kind = message["msg_type"]
+        if kind == "status" and message["content"]["execution_state"] == "idle":
+            return Idle(_ended(message))
+        return _event(kind, message["content"])
     except _NOT_AS_THE_PROTOCOL_SAYS:
         return None
 
@@ -114,8 +117,6 @@ def _event(kind: str, content: Message) -> Event | None:
             )
         case "status" if content["execution_state"] == "busy":
             return Started()
-        case "status" if content["execution_state"] == "idle":
-            return Idle()
         case "execute_result":
             return Result(
                 _bundle(content["data"]),
@@ -145,16 +146,24 @@ def _event(kind: str, content: Message) -> Event | None:
 
 def reply(message: Message) -> Replied:
     """What an execute_reply says."""
-    content = _object_or_empty(message.get("content"))
-    extra = _object_or_empty(_object_or_empty(message.get("metadata")).get(METADATA_KEY))
-    failed = content.get("status") != "ok"
-    ename = content.get("ename")
-    exit_code = _whole(extra.get("exit_code"))
+    return _replied(_object_or_empty(message.get("content")))
+
+
+def _ended(idle: Message) -> Replied | None:
+    """What our kernel adds to the `idle` of a run."""
+    ended = _object_or_empty(idle.get("metadata")).get(METADATA_KEY)
+    return _replied(ended) if isinstance(ended, dict) else None
+
+
+def _replied(said: Message) -> Replied:
+    failed = said.get("status") != "ok"
+    ename = said.get("ename")
+    exit_code = _whole(said.get("exit_code"))
     return Replied(
         failed=failed,
         ename=ename if isinstance(ename, str) else None,
         exit_code=int(failed) if exit_code is None else exit_code & 0xFF,
-        execution_count=_whole(content.get("execution_count")),
+        execution_count=_whole(said.get("execution_count")),
     )
 
 

@@ -64,18 +64,23 @@ class ClearOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing more will be said about the request, but by its threads and tasks."""
-
-
-@dataclass(frozen=True, slots=True)
 class Replied:
-    """The kernel's reply to the execute request."""
+    """How the kernel says that the execute request has ended."""
 
     failed: bool
     ename: str | None
     exit_code: int
     execution_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing more will be said about the request, but by its threads and tasks.
+
+    `reply` is there where the kernel is one of ours, which sends none beside it.
+    """
+
+    reply: Replied | None = None
 
 
 Event = Started | Text | Display | UpdateDisplay | Result | Raised | ClearOutput | Idle

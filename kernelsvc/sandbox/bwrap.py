@@ -42,6 +42,9 @@ _HOST_ETC = (
 
 _MASKED_PROC = ("keys", "key-users", "timer_list", "interrupts", "kallsyms", "modules")
 """Files of /proc that tell of the host, not of the sandbox; empty inside."""
+_MASKED_OF_FIRST = ("mem", "environ")
+_MASKED_DIRECTORIES_OF_FIRST = ("fd", "map_files", "task")
+"""By these, code could look into process 1 and change what it does."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[s
     for name in _MASKED_PROC:
         if Path("/proc", name).exists():
             yield from ("--ro-bind", "/dev/null", f"/proc/{name}")
+    for name in _MASKED_OF_FIRST:
+        yield from ("--ro-bind", "/dev/null", f"/proc/1/{name}")
+    for name in _MASKED_DIRECTORIES_OF_FIRST:
+        yield from ("--tmpfs", f"/proc/1/{name}", "--remount-ro", f"/proc/1/{name}")
 
     # The usual devices, no others. Its root has no size limit, so it is made read-only.
     yield from ("--dev", "/dev")

@@ -67,10 +67,14 @@ class Cgroup:
     hierarchy: Hierarchy
     directories: tuple[Path, ...]
 
+    @property
+    def files(self) -> list[str]:
+        """The files by which a process enters the group."""
+        return [str(directory / "cgroup.procs") for directory in self.directories]
+
     def enter_command(self) -> list[str]:
         """The beginning of a command line whose program starts inside the group."""
-        files = [str(directory / "cgroup.procs") for directory in self.directories]
-        return ["/bin/sh", "-c", _ENTER, "sh", *[*files, "", "", ""][:3]]
+        return ["/bin/sh", "-c", _ENTER, "sh", *[*self.files, "", "", ""][:3]]
 
     def limit(self, limits: Limits) -> None:
         """Set what its processes may use together; raises OSError where they use more already."""

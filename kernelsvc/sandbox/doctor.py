@@ -5,11 +5,13 @@ The service builds its isolation from the same findings that `kernelsvc doctor` 
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,12 +19,15 @@ from pathlib import Path
 from kernelsvc.models.limits import DEFAULT_LIMITS
 from kernelsvc.sandbox import cgroups
 from kernelsvc.sandbox.bwrap import Place
-from kernelsvc.sandbox.isolation import Isolation
+from kernelsvc.sandbox.isolation import Enclosure, Isolation
 from kernelsvc.sandbox.policy import SandboxPolicy, python_environment
 from kernelsvc.sandbox.seccomp import SeccompUnusable, compile_filter
+from kernelsvc.sandbox.standing import StandingSandbox
 
 _TRY_SECONDS = 30
 _STDERR_CHARACTERS = 400
+_LINUX_NEEDED = (5, 8)
+"""The first that lets a process join all namespaces of another by its descriptor."""
 
 
 class Verdict(StrEnum):
@@ -134,38 +139,50 @@ def _version(path: str) -> str:
 
 
 def _try_sandbox(isolation: Isolation) -> Finding:
-    """Start a sandbox and have the kernel host imported in it."""
-    with tempfile.TemporaryDirectory(prefix="kernelsvc-doctor-") as directory:
+    """Put up a sandbox, go into it as hosts do, and have the kernel host imported there."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="kernelsvc-doctor-"))
+        said = stack.enter_context(tempfile.TemporaryFile())
         place = Place(Path(directory, "workspace"), Path(directory, "runtime"))
         for path in (place.workspace, place.runtime):
             path.mkdir()
         # As root, what is tried as another user lies below a directory of root's.
         enclosure = isolation.enclose(place, DEFAULT_LIMITS)
-        program = [sys.executable, "-s", "-P", "-c", "import kernelsvc.kernel_host.wire"]
+        stack.callback(enclosure.close)
+        stack.callback(enclosure.started)
         try:
-            tried = subprocess.run(
-                [*enclosure.command, *program],
-                pass_fds=enclosure.fds,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TRY_SECONDS,
-                env={},
-                check=False,
-            )
+            sandbox = StandingSandbox.make(enclosure, said.fileno())
+            stack.callback(sandbox.close)
+            status = _join(sandbox, enclosure, said.fileno())
+            why = f"a process that goes in ends with {status}" if status else ""
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Finding("sandbox", Verdict.MISSING, str(error), _mend(""))
-        finally:
-            enclosure.started()
-            enclosure.close()
-    if tried.returncode == 0:
-        detail = "bubblewrap starts Python in namespaces of its own"
-        if isolation.owner is not None:
-            detail += f", as user {isolation.owner[0]} of this machine"
-        return Finding("sandbox", Verdict.OK, detail)
-    said = tried.stderr.strip()[-_STDERR_CHARACTERS:] or f"it ended with {tried.returncode}"
-    return Finding("sandbox", Verdict.MISSING, said, _mend(said))
+            why = str(error)
+        if why:
+            said.seek(0)
+            why = said.read().decode(errors="replace").strip()[-_STDERR_CHARACTERS:] or why
+            return Finding("sandbox", Verdict.MISSING, why, _mend(why))
+    detail = "bubblewrap makes namespaces, and Python starts in them"
+    if isolation.owner is not None:
+        detail += f", as user {isolation.owner[0]} of this machine"
+    return Finding("sandbox", Verdict.OK, detail)
+
+
+def _join(sandbox: StandingSandbox, enclosure: Enclosure, stderr: int) -> int:
+    """Start Python in the sandbox; the status that it ends with."""
+    python = [sys.executable, "-s", "-P"]
+    fds = [sandbox.first, *enclosure.fds]
+    owner = -1 if enclosure.owner is None else enclosure.owner
+    program = [*python, "-c", "import kernelsvc.kernel_host.wire"]
+    return subprocess.run(
+        [*python, "-m", "kernelsvc.kernel_host.join", str(owner), *map(str, fds), *program],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        timeout=_TRY_SECONDS,
+        env={},
+        check=False,
+    ).returncode
 
 
 def _mend(said: str) -> str:
@@ -179,12 +196,18 @@ def _mend(said: str) -> str:
             "an AppArmor profile that lets bwrap make user namespaces, or "
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         )
+    if "setns" in said and _linux() < _LINUX_NEEDED:
+        return "Linux {}.{} or later".format(*_LINUX_NEEDED)
     if "mount proc" in said or "/proc" in said:
         return "in a container, allow a /proc of its own: --security-opt systempaths=unconfined"
     return (
         "in a container, allow user namespaces: --security-opt seccomp=unconfined "
         "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
     )
+
+
+def _linux() -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
 
 
 def _setting(path: str) -> str | None:

@@ -20,9 +20,10 @@ Rlimits = dict[str, int]
 class Enclosure:
     """One sandbox's: what to start a process in it by, and what is seen from inside.
 
-    `command` goes before the program's; the process inherits `fds`, which `started` closes here.
-    `outside` goes before the command of a process that serves it from outside. `workspace` and
-    `runtime` are the paths inside of what `place` has outside.
+    `command` goes before the program's; the process inherits `fds`, which `started` closes here
+    (of a sandbox: its seccomp filter). `outside` goes before the command of a process that serves
+    it from outside. `workspace` and `runtime` are the paths inside of what `place` has outside,
+    `owner` is the user and group there, where it is another than the service's.
     """
 
     command: list[str]
@@ -32,6 +33,17 @@ class Enclosure:
     outside: tuple[str, ...] = ()
     fds: tuple[int, ...] = ()
     cgroup: Cgroup | None = None
+    owner: int | None = None
+
+    def command_reporting_to(self, status_fd: int) -> list[str]:
+        """The command of a sandbox that writes its process 1 there: `{"child-pid": 123, ...}`."""
+        *sandbox, end = self.command
+        return [*sandbox, "--json-status-fd", str(status_fd), end]
+
+    @property
+    def group_files(self) -> list[str]:
+        """The files by which a process enters the control groups."""
+        return self.cgroup.files if self.cgroup else []
 
     def started(self) -> None:
         """The process has been started, or could not be."""
@@ -108,6 +120,7 @@ class Isolation:
             outside=(*enter, *bwrap.outside_command(self.policy)),
             fds=(seccomp_fd,),
             cgroup=cgroup,
+            owner=self.policy.host_id,
         )
 
     def limited(self, enclosure: Enclosure, limits: Limits) -> Enclosure:

@@ -61,22 +61,20 @@ class RunJob:
         self.accepted = asyncio.get_running_loop().create_future()
 
     def settle(self, task: "asyncio.Task[Run]") -> None:
-        """Its task has ended: so has it, unless it was told to before."""
-        if not self.ended.done():
-            if task.cancelled():
-                self.ended.cancel()
-            elif (error := task.exception()) is not None:
-                self.ended.set_exception(error)
-                # The client may have gone away; nobody else looks at the error then.
-                self.ended.exception()
-            else:
-                self.ended.set_result(task.result())
-        self.end(None)
+        """The task that sees it through has ended: so has it, unless it had before."""
+        if self.ended.done():
+            return
+        if task.cancelled():
+            self.ended.cancel()
+        elif (error := task.exception()) is not None:
+            self.ended.set_exception(error)
+            # The client may have gone away; nobody else looks at the error then.
+            self.ended.exception()
+        else:
+            self.ended.set_result(task.result())
 
-    def end(self, run: Run | None) -> None:
-        """It has ended; with a result that its task does not tell, with this one."""
-        if run is not None and not self.ended.done():
-            self.ended.set_result(run)
+    def close(self) -> None:
+        """It has ended: let go of what only one that goes on needs."""
         self.events.end()
         self.collector = OutputCollector(0)
 
@@ -162,6 +160,7 @@ class Jobs:
 
     def ended(self, job: RunJob) -> None:
         """The run has ended; one that came to nothing is forgotten."""
+        job.close()
         del self._going[job.run_id]
         if job.ended.cancelled() or job.ended.exception() is not None:
             return

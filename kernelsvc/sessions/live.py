@@ -52,21 +52,19 @@ class LiveSession:
         on_idle: Callable[["LiveSession"], None],
     ) -> None:
         self.active_at = time.monotonic()
+        self.owner = record.owner
         self._record = record
         self._policy = parts.policy
-        self._sessions = parts.sessions
-        self._runs = parts.runs
+        self._sessions, self._runs = parts.sessions, parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queued = 0
         self.jobs = Jobs(parts.policy.max_output_bytes)
         self._current: StopSignal | None = None
-        self._closed = False
-        self._deleted = False
+        self._closed = self._deleted = False
         self._lost = _ASLEEP if record.run_count else None
-        workspace = parts.workspaces.path(record.id)
-        owner = parts.workspaces.owner
+        workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
@@ -158,11 +156,9 @@ class LiveSession:
         if not self.is_busy:
             self._on_idle(self)
 
-    def begin_wake(self) -> asyncio.Task[None]:
+    def begin_wake(self) -> asyncio.Future[None]:
         """Start a kernel in the background where there is none; a failure shows in `state`."""
-        task = self._turns.begin(self._wake)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return task
+        return self._turns.begin(self._wake)
 
     async def _wake(self) -> None:
         if self._record.persistent:
@@ -171,7 +167,7 @@ class LiveSession:
     async def wake(self) -> None:
         """Return when the session has a kernel; raises KernelStartFailed."""
         if self._slot.kernel is None:
-            await asyncio.shield(self.begin_wake())
+            await self.begin_wake()
 
     def interrupt(self) -> None:
         """Interrupt the run that is going on; none is fine too."""
@@ -182,7 +178,7 @@ class LiveSession:
         """Replace the kernel; a run that is going on ends with 130, runs behind it wait."""
         if self._current is not None:
             self._current.want(Stop.END)
-            await asyncio.shield(self.begin_wake())
+            await self.begin_wake()
         else:
             await self._turns.do(self._restart)
 
@@ -276,8 +272,12 @@ class LiveSession:
 
     # ---- runs
 
-    def submit(self, request: RunRequest, *, see_through: bool = False) -> RunJob:
+    def submit(
+        self, request: RunRequest, left: Callable[[], None], *, see_through: bool = False
+    ) -> RunJob:
         """Queue a run; one that is to be seen through begins when it was accepted.
+
+        `left` is called when its turn is over, however it ended.
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
@@ -290,22 +290,22 @@ class LiveSession:
         job = RunJob(record.id, record.language, request, self._policy.max_output_bytes)
         self._queued += 1
         self.jobs.add(job)
+
+        def run_left() -> None:
+            self._queued -= 1
+            left()
+
         if see_through:
             job.must_be_seen_through()
-        job.task = self._turns.begin(lambda: self._run(job))
-        if see_through:
-            job.task = asyncio.create_task(self._see_through(job, job.task))
-        job.task.add_done_callback(lambda task: self._run_left(job, task))
+            turn = self._turns.begin(lambda: self._run(job), run_left)
+            job.task = asyncio.create_task(self._see_through(job, turn))
+            job.task.add_done_callback(job.settle)
+        else:
+            self._turns.begin(lambda: self._run(job), run_left, job.ended)
+        job.ended.add_done_callback(lambda _: self.jobs.ended(job))
         return job
 
-    def _run_left(self, job: RunJob, task: asyncio.Task[Run]) -> None:
-        self._queued -= 1
-        job.settle(task)
-        self.jobs.ended(job)
-        if not self.is_busy:
-            self._on_idle(self)
-
-    async def _see_through(self, job: RunJob, turn: asyncio.Task[Run]) -> Run:
+    async def _see_through(self, job: RunJob, turn: asyncio.Future[Run]) -> Run:
         """The same for a run that somebody counts on: what keeps it from running is its result."""
         try:
             return await turn
@@ -325,9 +325,14 @@ class LiveSession:
             job.stop.want(Stop.INTERRUPT)
         elif job.waits and not job.is_cancelled:
             job.is_cancelled = True
-            run = job.cancelled(self._lost, self._data.value)
-            await self._keep(run, job)
-            job.end(run)
+            keeping = asyncio.create_task(self._keep_cancelled(job))
+            keeping.add_done_callback(job.settle)
+            await asyncio.wait({keeping})
+
+    async def _keep_cancelled(self, job: RunJob) -> Run:
+        run = job.cancelled(self._lost, self._data.value)
+        await self._keep(run, job)
+        return run
 
     async def _run(self, job: RunJob) -> Run:
         if job.accepted is not None:

@@ -71,11 +71,10 @@ class SessionRuns:
         reservation = self._quotas.add_run(caller)
         try:
             live = await self._awake(caller, session_id)
-            job = live.submit(request, see_through=see_through)
+            job = live.submit(request, reservation.release, see_through=see_through)
         except BaseException:
             reservation.cancel()
             raise
-        job.ended.add_done_callback(lambda _: reservation.release())
         if job.accepted is not None:
             await asyncio.shield(asyncio.ensure_future(self._accept(job, job.accepted, use)))
         return job

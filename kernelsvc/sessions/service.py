@@ -305,7 +305,7 @@ class SessionService:
             record = await self._record(caller, session_id)
             live = self._live.get(session_id) or self._adopt(record)
             self._culler.reconsider(live)
-        if live.is_deleted or live.record.owner != caller.owner:
+        if live.is_deleted or live.owner != caller.owner:
             raise SessionNotFound(session_id)
         return live
 

@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def _nothing() -> None:
+    """What is called when nobody wants to know."""
+
+
 class Turns:
     """Gives turns, and owns the tasks that wait for one.
 
@@ -26,18 +30,30 @@ class Turns:
         """Whether a turn is being taken or waited for."""
         return self._turn.locked() or self._waiting > 0
 
-    def begin(self, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-        """Do it in a task of its own when its turn has come."""
-        task = asyncio.create_task(self._take(work))
+    def begin(
+        self,
+        work: Callable[[], Awaitable[T]],
+        left: Callable[[], None] = _nothing,
+        told: asyncio.Future[T] | None = None,
+    ) -> asyncio.Future[T]:
+        """Do it in a task of its own when its turn has come; `left` is called when it is over.
+
+        What is returned, or given as `told`, only tells how it ended: who cancels it, sets it or
+        lets it be changes nothing.
+        """
+        told = told or asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._take(work, left, told))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        task.add_done_callback(lambda task: self._ended(task, told))
+        return told
 
     async def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it when its turn has come; it goes on where the caller is cancelled."""
-        return await asyncio.shield(self.begin(work))
+        return await self.begin(work)
 
-    async def _take(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _take(
+        self, work: Callable[[], Awaitable[T]], left: Callable[[], None], told: asyncio.Future[T]
+    ) -> None:
         self._waiting += 1
         try:
             await self._turn.acquire()
@@ -45,10 +61,25 @@ class Turns:
             self._waiting -= 1
         try:
             self._check()
-            return await work()
+            result = await work()
         finally:
             self._turn.release()
+            left()
             self._on_end()
+        # Told from here rather than when the task has ended, which is two of the loop's rounds on.
+        if not told.done():
+            told.set_result(result)
+
+    def _ended(self, task: asyncio.Task[None], told: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if told.done():
+            return
+        if task.cancelled():
+            told.cancel()
+        elif (error := task.exception()) is not None:
+            told.set_exception(error)
+            # Who asked may have gone away; nobody else looks at it then.
+            told.exception()
 
     async def finish(self) -> None:
         """Return when nothing is going on or waits."""

@@ -24,7 +24,7 @@ def kernel_processes(pid: int) -> set[int]:
     found: set[int] = set()
     for child in psutil.Process(pid).children():
         try:
-            command = " ".join(child.cmdline()[:4])
+            command = " ".join(child.cmdline()[:5])
             if any(mark in command for mark in _RUNS_CODE):
                 found |= {child.pid, *descendants(child.pid)}
         except psutil.NoSuchProcess:

@@ -169,5 +169,5 @@ async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
             await launcher.start(seat, kernelspec_of("python"), lambda request_id, event: None)
         host.kill()
         await seat.close()
-        launcher.close()
+        await launcher.close()
         runtime.close()

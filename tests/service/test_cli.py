@@ -18,6 +18,7 @@ from httpx import AsyncClient, ConnectError, HTTPError
 from kernelsvc.cli.main import main
 from tests.support.api import Api
 from tests.support.connection import connection
+from tests.support.named import named
 from tests.support.problems import raw
 from tests.support.waiting import eventually
 
@@ -239,6 +240,10 @@ class Service:
         """Everything below the service: kernel hosts, kernels, what they started."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def named(self, name):
+        """Those of them that are called so."""
+        return named(name, psutil.Process(self.process.pid))
+
 
 @pytest.fixture
 def runtime():
@@ -303,7 +308,7 @@ async def test_serve_prints_its_url_works_and_stops_leaving_nothing(start_servic
         run = await service.api.run("import os; print(os.environ['ERA_BASE_URL'])")
         assert run["stdout"].strip() == service.url
         processes = service.processes()
-        assert sum(process.name() != "bwrap" for process in processes) == 2
+        assert [len(service.named(name)) for name in ("kernel-host", "kernel")] == [1, 1]
         assert len(list(service.runtime.glob("*/"))) == 1
         service.stop()
         result = await service.ended()
@@ -437,7 +442,8 @@ async def test_a_killed_service_leaves_no_kernel_and_the_next_one_works(start_se
         going_on = asyncio.create_task(service.api.run("while True: pass"))
         await running(service)
         processes = service.processes()
-        assert sum(process.name() != "bwrap" for process in processes) >= 3
+        assert service.named("kernel-host")
+        assert service.named("kernel")
         service.stop(signal.SIGKILL)
         await service.process.wait()
         with pytest.raises(HTTPError):

@@ -94,3 +94,16 @@ async def test_a_child_of_a_run_speaks_for_it_while_later_runs_start_none(api):
     assert run["stdout"] == "now"
     later = await api.send("GET", f"/api/sessions/s/runs/{first['run_id']}")
     assert later.json["background"] == "late\n"
+
+
+async def test_handlers_that_print_at_any_moment_hold_up_no_run_and_lose_no_end(api):
+    await api.create()
+    await api.run(
+        "import signal\n"
+        "_ = signal.signal(signal.SIGALRM, lambda signum, frame: print('.', end=''))\n"
+        "_ = signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)"
+    )
+    for number in range(60):
+        run = await api.run(f"print('here')\n{number}", timeout=20)
+        assert (run["exit_code"], run["text"]) == (0, str(number))
+        assert run["stdout"].replace(".", "") == "here\n"

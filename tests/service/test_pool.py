@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 import httpx
@@ -11,10 +10,10 @@ import psutil
 import pytest
 
 from tests.support.api import Api
+from tests.support.named import named
 from tests.support.waiting import eventually
 
 WHERE = "import os; print(os.getcwd(), sorted(n for n in os.listdir('.') if n[0] != '.'))"
-HOST = [sys.executable, "-m", "kernelsvc.kernel_host"]
 
 
 class Pooled:
@@ -33,12 +32,9 @@ class Pooled:
 
     def hosts(self):
         """The process ids, on this machine, of the hosts there are."""
-        hosts = {
-            child.pid: child.ppid()
-            for child in psutil.Process().children(recursive=True)
-            if child.cmdline()[:1] + child.cmdline()[-3:-1] == HOST
-        }
-        return [pid for pid, parent in hosts.items() if parent not in hosts]
+        hosts = {host.pid for host in named("kernel-host")}
+        # A kernel is called like its host for a moment.
+        return [pid for pid in hosts if psutil.Process(pid).ppid() not in hosts]
 
     def how(self):
         """How the session that got a kernel last came by it."""

@@ -487,16 +487,19 @@ async def test_a_client_that_goes_away_does_not_stop_its_run(api):
     assert [run["status"] for run in runs] == ["completed", "completed"]
 
 
-async def test_a_lost_idle_ends_the_run_all_the_same(api):
+@pytest.mark.parametrize(
+    ("broken", "exit_code", "truncated"),
+    [
+        ("kernel._publish_status = lambda *args, **kwargs: None", 0, False),
+        ("kernel._reply = None", 1, True),
+    ],
+)
+async def test_a_run_that_breaks_its_kernel_ends_all_the_same(api, broken, exit_code, truncated):
     await api.create()
-    run = await api.run(
-        "kernel = get_ipython().kernel\n"
-        "kernel._publish_status = lambda *args, **kwargs: None\n"
-        "print('said')",
-        timeout=30,
-    )
-    assert (run["exit_code"], run["stdout"]) == (0, "said\n")
-    assert run["truncated"] is True
+    code = f"kernel = get_ipython().kernel\n{broken}\nprint('said')"
+    run = await api.run(code, timeout=30)
+    assert (run["exit_code"], run["stdout"]) == (exit_code, "said\n")
+    assert run["truncated"] is truncated
     assert float(run["duration"][:-1]) < 25
 
 

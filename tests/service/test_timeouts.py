@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from tests.support.inside import process_inside
+from tests.support.named import named
 from tests.support.waiting import eventually
 
 # What each case leaves running or refuses to be interrupted by; `{mark}` is in the command line of
@@ -207,6 +208,28 @@ async def test_timeout_does_not_count_the_queue_or_the_start(api):
     assert second["exit_code"] == 0
 
 
+HOG = "import asyncio, time; asyncio.get_running_loop().call_soon(time.sleep, 2); None"
+
+
+async def test_timeout_does_not_count_what_an_earlier_run_still_does_in_its_kernel(api):
+    await api.create()
+    await api.run(HOG)
+    run = await api.run("print('done')", timeout=1)
+    assert (run["exit_code"], run["stdout"]) == (0, "done\n")
+    assert float(run["duration"][:-1]) > 1
+
+
+async def test_an_interrupt_before_the_kernel_begins_with_a_run_reaches_it_when_it_does(api):
+    await api.create()
+    await api.run(HOG)
+    running = asyncio.create_task(api.run("time.sleep(30)", timeout=25))
+    await api.until_running()
+    await api.send("POST", "/api/sessions/s/interrupt")
+    run = await running
+    assert (run["exit_code"], run["memory"]) == (130, "kept")
+    assert float(run["duration"][:-1]) < 8
+
+
 async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
     await api.create(default_timeout=30)
     running = asyncio.create_task(api.run("import time; time.sleep(1)"))
@@ -323,14 +346,8 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
         process_inside(pid).kill()
         await eventually(lambda: server.service._live["s"]._lost)
     else:
-        host = await eventually(
-            lambda: [
-                child
-                for child in psutil.Process().children()
-                if "kernelsvc.kernel_host" in child.cmdline()
-            ]
-        )
-        host[0].kill()
+        hosts = await eventually(lambda: named("kernel-host"))
+        hosts[0].kill()
     run = await api.run("'before' in globals()")
     assert (run["exit_code"], run["text"]) == (0, "False")
     if moment == "idle":

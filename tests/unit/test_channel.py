@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import zmq
 
-from kernelsvc.kernels.channel import Channel
+from kernelsvc.kernels.channel import Channel, Readers
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def peer(context):
 def open_channel(context, peer):
     channels = []
 
-    def connect(take):
+    def connect(take, readers=None):
         socket = context.socket(zmq.DEALER)
         socket.set_hwm(0)
         socket.connect("inproc://peer")
-        channels.append(Channel(socket, take))
+        channels.append(Channel(socket, take, readers or Readers()))
         return channels[-1]
 
     yield connect
@@ -71,6 +71,40 @@ async def test_a_flood_is_taken_in_order_and_lets_others_have_their_turn(peer, o
     await taken.wait_for(1000)
     assert taken == [[b"%d" % number] for number in range(1000)]
     assert max(after - before for before, after in pairwise(turns)) <= 100
+
+
+async def test_a_flood_pauses_while_others_are_in_use_and_is_complete(peer, open_channel):
+    readers, taken = Readers(), Taken()
+    open_channel(taken.take, readers)
+    neighbour = open_channel(lambda frames: None, readers)
+    loop, turns = asyncio.get_running_loop(), []
+
+    def use_neighbour():
+        turns.append(len(taken))
+        readers.note(neighbour, loop.time())
+        if len(taken) < 1000:
+            loop.call_soon(use_neighbour)
+
+    for number in range(2000):
+        # The two take turns at what the peer sends.
+        peer.send_multipart([b"%d" % number])
+    use_neighbour()
+    await taken.wait_for(1000)
+    assert taken == [[b"%d" % number] for number in range(0, 2000, 2)]
+    paused = [before == after for before, after in pairwise(turns)]
+    assert sum(paused) > len(paused) / 2
+
+
+def test_what_was_read_beside_a_channel_is_what_another_has_read():
+    readers, one, two = Readers(), object(), object()
+    assert readers.last_beside(one) < 0
+    readers.note(one, 1.0)
+    readers.note(one, 2.0)
+    assert readers.last_beside(one) < 0
+    assert readers.last_beside(two) == 2.0
+    readers.note(two, 3.0)
+    readers.note(two, 4.0)
+    assert (readers.last_beside(one), readers.last_beside(two)) == (4.0, 2.0)
 
 
 async def test_a_message_that_comes_while_one_is_sent_is_taken(peer, open_channel):

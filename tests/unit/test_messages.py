@@ -165,9 +165,24 @@ def test_a_parent_id_is_text_or_nothing(said):
         ({"content": {"status": "ok"}}, 0),
         ({"content": {"status": "error", "ename": "E"}}, 1),
         ({"content": {"status": "aborted"}}, 1),
-        ({"content": {"status": "error"}, "metadata": {"kernelsvc": {"exit_code": 3}}}, 3),
-        ({"content": {"status": "ok"}, "metadata": {"kernelsvc": {"exit_code": "3"}}}, 0),
     ],
 )
-def test_the_exit_code_is_the_kernels_own_or_that_of_its_status(said, exit_code):
+def test_the_exit_code_of_a_reply_is_that_of_its_status(said, exit_code):
     assert messages.reply(said).exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("ended", "reply"),
+    [
+        ({"status": "ok", "execution_count": 2, "exit_code": 0}, Replied(False, None, 0, 2)),
+        ({"status": "error", "ename": "E", "exit_code": 3}, Replied(True, "E", 3, None)),
+        ({"status": "error", "ename": 7, "exit_code": 259}, Replied(True, None, 3, None)),
+        ({"status": "ok", "exit_code": "3"}, Replied(False, None, 0, None)),
+        ({}, Replied(True, None, 1, None)),
+        ("ok", None),
+        (None, None),
+    ],
+)
+def test_the_idle_of_a_run_tells_how_it_ended(ended, reply):
+    said = message("status", execution_state="idle") | {"metadata": {"kernelsvc": ended}}
+    assert messages.event(said) == Idle(reply)

@@ -15,6 +15,7 @@ VALUES = {
     int: st.integers(),
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(),
+    list[str]: st.lists(st.text()),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
     dict[str, int]: st.dictionaries(st.text(), st.integers()),
 }
@@ -65,6 +66,8 @@ def test_every_message_has_a_name_of_its_own():
         b'["sweep", {"kernel": 1, "since": false}]\n',
         b'["start", {"kernel": 1, "connection_file": "f", "cwd": "/", "env": {"A": 1}}]\n',
         b'["start", {"kernel": 1, "connection_file": "f", "cwd": "/", "env": []}]\n',
+        b'["fork", {"owner": 1, "groups": "/a"}]\n',
+        b'["fork", {"owner": 1, "groups": [1]}]\n',
         b"[" * 100_000 + b"\n",
     ],
 )

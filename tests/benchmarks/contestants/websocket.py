@@ -120,7 +120,7 @@ class WebSocketPeer(Contestant):
         address = f"{self._server.host}:{self._server.port}"
         url = f"ws://{address}/api/kernels/{kernel_id}/channels"
         socket = await websocket_connect(
-            HTTPRequest(url, connect_timeout=120),
+            HTTPRequest(url, connect_timeout=120, request_timeout=120),
             subprotocols=[_PROTOCOL],
             max_message_size=1 << 30,
         )

@@ -36,7 +36,7 @@ async def measure(plan: Plan) -> list[Row]:
     """Idle and sleeping sessions, the service itself, and plain kernels."""
     counts = (plan.amount(10, 3), plan.amount(30, 8))
     idle_seconds = plan.amount(10, 3)
-    many = counts[1]
+    many = plan.amount(100, counts[1])
     ours, bare = Kernelsvc(max_kernels=max(200, 2 * many)), Bare("tcp")
 
     def everything() -> list[int]:
@@ -44,9 +44,11 @@ async def measure(plan: Plan) -> list[Row]:
 
     async with running(ours), AsyncExitStack() as stack:
         await _one_life(ours)
-        empty = pss_bytes(everything())
+        empty = pss_bytes([ours.pid])
         per_session, made = await slope(stack, ours, counts, everything)
+        made += await stack.enter_async_context(sessions(ours, many - len(made)))
         rss = rss_bytes(ours.pid) / _MEBIBYTE
+        await ours.settle()
         kernels = descendants(ours.pid)
         before = cpu_seconds([ours.pid]), cpu_seconds(kernels)
         await asyncio.sleep(idle_seconds)
@@ -55,7 +57,7 @@ async def measure(plan: Plan) -> list[Row]:
         for session in made:
             assert isinstance(session, KernelsvcSession)
             await session.sleep()
-        asleep = (pss_bytes(everything()) - empty) / many / _MEBIBYTE
+        asleep = (pss_bytes([ours.pid]) - empty) / many / _MEBIBYTE
     async with running(bare), AsyncExitStack() as stack:
         plain, _ = await slope(stack, bare, counts, bare.pids)
     idle = f"idle CPU, {many} sessions, {idle_seconds} s"

@@ -1,0 +1,97 @@
+"""The zygote: the process that the kernel hosts of sandboxes are forked from.
+
+Theory of operation. An interpreter that imports what a kernel needs takes a third of a second and
+some 30 MiB. The zygote does it once for a service: outside of every sandbox, where no session's
+code is, it imports and then waits for orders. For each it forks, and the fork goes into a sandbox
+that has been made and stands empty (`join`), where it is the kernel host. So a host costs
+milliseconds, and all hosts and kernels share the pages that they do not write to.
+
+The zygote runs nothing that comes from a session and hears nobody but the service. What it gives
+all sandboxes alike is the layout of memory and the seed of Python's hashes.
+"""
+
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from kernelsvc.kernel_host import wire
+from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, enter, lock_down
+from kernelsvc.kernel_host.processes import adopt_orphans, set_name
+
+READY = b"ready"
+_MOST_FDS = 5
+
+RunHost = Callable[[socket.socket, int | None], None]
+"""Serves a control socket, with the descriptor for the offer to a proxy, until it is hung up."""
+
+
+class Zygote:
+    """Serves one socket of orders; `run_host` is what a fork does in its sandbox."""
+
+    def __init__(self, orders: socket.socket, run_host: RunHost) -> None:
+        self._orders = orders
+        self._run_host = run_host
+
+    def serve(self) -> None:
+        """Carry out orders until the service hangs up."""
+        set_name("kernel-zygote")
+        # The forks that go on as hosts stay below this process. Nobody waits for their end: the
+        # service hears of it by itself.
+        adopt_orphans()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        self._orders.send(READY)
+        while True:
+            order, fds, _, _ = socket.recv_fds(self._orders, wire.MAX_LINE_BYTES, _MOST_FDS)
+            if not order:
+                return
+            command = wire.decode(order)
+            assert isinstance(command, wire.ForkHost)
+            self._fork(command, fds)
+
+    def _fork(self, command: wire.ForkHost, fds: list[int]) -> None:
+        try:
+            if os.fork() == 0:
+                self._become_host(command, *fds)
+        except OSError as error:
+            # The service hears that nobody has the control socket any more, and reads why.
+            os.write(fds[1], f"{error}\n".encode())
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _become_host(
+        self,
+        command: wire.ForkHost,
+        control: int,
+        stderr: int,
+        sandbox: int,
+        seccomp: int,
+        offer: int | None = None,
+    ) -> NoReturn:
+        code = 1
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._orders.close()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
+            enter(sandbox, command.owner, command.groups)
+            os.close(sandbox)
+            os.close(seccomp)
+            # Only what is forked now is in the sandbox's namespace of processes.
+            if (pid := os.fork()) == 0:
+                lock_down(program)
+                os.setsid()
+                os.chdir("/")
+                with socket.socket(fileno=control) as service:
+                    self._run_host(service, offer)
+            else:
+                os.write(control, wire.encode(wire.HostForked(pid)))
+            code = 0
+        except BaseException:  # noqa: BLE001  # nothing of the zygote's own may run in a fork
+            traceback.print_exc()
+        finally:
+            os._exit(code)

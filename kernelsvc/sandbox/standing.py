@@ -1,0 +1,117 @@
+"""A sandbox that stands, with nothing in it yet but process 1, which waits.
+
+Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
+1 ends, the system ends everything in the sandbox; and process 1 ends when the service does, however
+that ends, for it waits for the service to hang up on it. (bubblewrap's `--die-with-parent` does not
+reach across a change of user.) A socket it is, since nobody inside can open that one.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+
+from kernelsvc.sandbox.isolation import Enclosure
+
+_WAIT = ("/bin/sh", "-c", "echo; read -r _")
+"""Says that the sandbox is complete, and then does nothing until it is hung up on, or killed."""
+_STAND_SECONDS = 30.0
+_STATUS_BYTES = 4096
+
+
+@dataclass
+class StandingSandbox:
+    """Made by `make`, ended by `kill`, freed by `close`.
+
+    `process` is what was started here, `first` a process descriptor of process 1 inside, which ends
+    when nobody has `held` any more.
+    """
+
+    process: subprocess.Popen[bytes]
+    first: int
+    held: socket.socket
+
+    @classmethod
+    def make(cls, enclosure: Enclosure, stderr: int) -> "StandingSandbox":
+        """Put up the sandbox of `enclosure`; raises OSError. Blocks for some 20 milliseconds.
+
+        What goes wrong in it is written to the descriptor `stderr`.
+        """
+        reading, status = os.pipe()
+        held, waits = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                [*enclosure.command_reporting_to(status), *_WAIT],
+                pass_fds=[status, *enclosure.fds],
+                stdin=waits.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                env={"PATH": os.defpath},
+            )
+        except BaseException:
+            held.close()
+            os.close(reading)
+            raise
+        finally:
+            waits.close()
+            os.close(status)
+        assert process.stdout is not None
+        with process.stdout as stands, open(reading, "rb", buffering=0) as status_of:
+            try:
+                deadline = time.monotonic() + _STAND_SECONDS
+                _read_line(stands.fileno(), deadline)
+                status_line = _read_line(status_of.fileno(), deadline)
+                return cls(process, os.pidfd_open(json.loads(status_line)["child-pid"]), held)
+            except BaseException:
+                held.close()
+                _end(process)
+                raise
+
+    def kill(self) -> None:
+        """SIGKILL process 1, and with it everything inside."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.first, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """End it: whoever was master of what is inside is gone."""
+        self.kill()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing of it is left, after `kill`. Blocks.
+
+        Raises subprocess.TimeoutExpired.
+        """
+        self.process.wait(seconds)
+
+    def close(self) -> None:
+        """Free the descriptors; what is left of it is killed."""
+        self.held.close()
+        _end(self.process)
+        os.close(self.first)
+
+
+def _read_line(fd: int, deadline: float) -> bytes:
+    """The first line that is written there; raises OSError where none comes."""
+    said = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while b"\n" not in said:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError("the sandbox does not come to stand")
+        if not (more := os.read(fd, _STATUS_BYTES)):
+            raise ChildProcessError("the sandbox could not be made")
+        said += more
+    return said.partition(b"\n")[0]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
