@@ -1,7 +1,6 @@
 """Queries on runs."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic_core import PydanticSerializationError
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
 
 from kernelsvc.errors import StorageFull
+from kernelsvc.json_text import from_json, to_json
 from kernelsvc.models.run import Run, RunSummary
 from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
@@ -56,17 +55,12 @@ class Finished:
 
     def line(self) -> bytes:
         """As JSON in one line."""
-        rest = json.dumps([self.number, self.code]).encode()
-        try:
-            return b"[%s,%s]" % (rest, self.run.model_dump_json().encode())
-        except PydanticSerializationError:
-            # Lone surrogates in its data: escaped, JSON carries them.
-            return json.dumps([[self.number, self.code], self.run.model_dump(mode="json")]).encode()
+        return to_json([[self.number, self.code], self.run.model_dump(mode="json")])
 
     @classmethod
     def of(cls, line: bytes) -> "Finished":
         """What `line` made; raises ValueError."""
-        (number, code), run = json.loads(line)
+        (number, code), run = from_json(line)
         return cls(Run.model_validate(run), number, code)
 
 
