@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
@@ -19,6 +18,7 @@ from kernelsvc.api.front import Front, check_parameters, preflight_headers
 from kernelsvc.api.operations import declared
 from kernelsvc.api.problems import HTTP_CODES, RETRY_SECONDS, STATUS
 from kernelsvc.errors import FieldProblem, InvalidRequest, KernelsvcError
+from kernelsvc.json_text import to_json
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.metrics import Metrics
 from kernelsvc.models.caller import Caller
@@ -312,11 +312,7 @@ class UnknownPath(ApiHandler):
 
 
 def _to_json(model: BaseModel) -> bytes:
-    try:
-        return model.model_dump_json(exclude_none=isinstance(model, Problem)).encode()
-    except PydanticSerializationError:
-        # Lone surrogates, which user code can put into its data: escaped, JSON carries them.
-        return json.dumps(model.model_dump(mode="json")).encode()
+    return to_json(model.model_dump(mode="json", exclude_none=isinstance(model, Problem)))
 
 
 def _problem(detail: Any) -> FieldProblem:

@@ -6,7 +6,6 @@ of what the service holds no more for it, it is told how much it missed.
 """
 
 import asyncio
-import json
 from typing import Any, Final
 
 from tornado.http1connection import HTTP1Connection
@@ -16,6 +15,7 @@ from kernelsvc.api.base import ApiContext, ApiHandler
 from kernelsvc.api.operations import Bytes, Parameter
 from kernelsvc.api.problems import STATUS
 from kernelsvc.errors import KernelsvcError
+from kernelsvc.json_text import to_json
 from kernelsvc.models.event import (
     ClearOutput,
     Display,
@@ -133,7 +133,11 @@ class EventsHandler(ApiHandler):
 
 def as_sse(event_id: str, said: dict[str, Any]) -> bytes:
     """One event; its name is the `type` of its data."""
-    return f"id: {event_id}\nevent: {said['type']}\ndata: {json.dumps(said)}\n\n".encode()
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (
+        event_id.encode(),
+        said["type"].encode(),
+        to_json(said),
+    )
 
 
 def _done(run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import zmq
 
 _TURN_SECONDS = 0.00025
 """So long does one read, in a flood, before others have their turn."""
-_PAUSE_SECONDS = 0.001
+_PAUSE_SECONDS = 0.003
 """So long is none of a flood read while others are in use."""
 _IN_USE_SECONDS = 0.05
 """So long after something was read from it, a channel counts as in use."""

@@ -5,13 +5,12 @@ protocol says is dropped.
 """
 
 import hmac
-import json
 import re
 from typing import Any
 
-import orjson
 from jupyter_client.session import DELIM, Session
 
+from kernelsvc.json_text import from_json
 from kernelsvc.kernel_host.wire import METADATA_KEY
 from kernelsvc.models.event import (
     ClearOutput,
@@ -52,7 +51,7 @@ def unpack(session: Session, frames: list[bytes]) -> Message | None:
         signature, *signed = frames[delimiter + 1 : delimiter + 6]
         if len(signed) != 4 or not hmac.compare_digest(session.sign(signed), signature):
             return None
-        header, parent, metadata, content = map(_load, signed)
+        header, parent, metadata, content = map(from_json, signed)
         return {
             "msg_type": header["msg_type"],
             "parent_header": parent,
@@ -61,14 +60,6 @@ def unpack(session: Session, frames: list[bytes]) -> Message | None:
         }
     except _NOT_AS_THE_PROTOCOL_SAYS:
         return None
-
-
-def _load(part: bytes) -> Any:
-    try:
-        return orjson.loads(part)
-    except orjson.JSONDecodeError:
-        # Lone surrogates, which only the standard library takes.
-        return json.loads(part)
 
 
 def execute_content(code: str, *, counted: bool = True) -> Message:

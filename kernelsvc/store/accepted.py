@@ -1,13 +1,11 @@
 """Runs that were accepted and must be seen through, and the keys against running them twice."""
 
 import asyncio
-import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from pydantic_core import PydanticSerializationError
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session as Transaction
@@ -15,6 +13,7 @@ from sqlmodel import col
 
 from kernelsvc import clock
 from kernelsvc.errors import IdempotencyConflict, SessionNotFound
+from kernelsvc.json_text import to_json
 from kernelsvc.models.run import Run
 from kernelsvc.store.database import Database
 from kernelsvc.store.tables import DeliveryRow, IdempotencyRow, PendingRunRow
@@ -133,21 +132,13 @@ def seen_through(connection: Connection, run: Run, callback_url: str | None) -> 
                 id="dlv_" + secrets.token_hex(12),
                 run_id=run.run_id,
                 url=callback_url,
-                body=_json(run),
+                body=to_json(run.model_dump(mode="json")).decode(),
                 attempts=0,
                 created_at=now,
                 due_at=now,
             )
         )
     connection.execute(delete(PendingRunRow).where(pending))
-
-
-def _json(run: Run) -> str:
-    try:
-        return run.model_dump_json()
-    except PydanticSerializationError:
-        # Lone surrogates in its data: escaped, JSON carries them.
-        return json.dumps(run.model_dump(mode="json"))
 
 
 def forget_keys(connection: Connection) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from alembic import command
@@ -23,6 +23,7 @@ from sqlmodel import Session as Transaction
 from sqlmodel import create_engine, text
 
 from kernelsvc.errors import NotReady
+from kernelsvc.json_text import from_json, to_json
 
 T = TypeVar("T")
 
@@ -125,13 +126,18 @@ def upgrade(connection: Connection) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    # What a statement failed with may be logged; its parameters are users' code and data.
+    options: dict[str, Any] = {
+        # What a statement failed with may be logged; its parameters are users' code and data.
+        "hide_parameters": True,
+        "json_serializer": lambda plain: to_json(plain).decode(),
+        "json_deserializer": from_json,
+    }
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return create_engine(url, pool_pre_ping=True, **options)
     if url.database:
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
-    engine = create_engine(url, connect_args=arguments, hide_parameters=True)
+    engine = create_engine(url, connect_args=arguments, **options)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

@@ -1,7 +1,6 @@
 """Queries on runs."""
 
 import asyncio
-import json
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic_core import PydanticSerializationError
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from sqlmodel import Session as Transaction
@@ -20,6 +18,7 @@ from sqlmodel import col
 
 from kernelsvc import clock
 from kernelsvc.errors import StorageFull
+from kernelsvc.json_text import from_json, to_json
 from kernelsvc.models.run import Run, RunError, RunSummary
 from kernelsvc.store.accepted import forget_keys, seen_through
 from kernelsvc.store.database import Database
@@ -81,17 +80,12 @@ class Finished:
 
     def line(self) -> bytes:
         """As JSON in one line."""
-        rest = json.dumps([self.number, self.code]).encode()
-        try:
-            return b"[%s,%s]" % (rest, self.run.model_dump_json().encode())
-        except PydanticSerializationError:
-            # Lone surrogates in its data: escaped, JSON carries them.
-            return json.dumps([[self.number, self.code], self.run.model_dump(mode="json")]).encode()
+        return to_json([[self.number, self.code], self.run.model_dump(mode="json")])
 
     @classmethod
     def of(cls, line: bytes) -> "Finished":
         """What `line` made; raises ValueError."""
-        (number, code), run = json.loads(line)
+        (number, code), run = from_json(line)
         return cls(Run.model_validate(run), number, code)
 
 

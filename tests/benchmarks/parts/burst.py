@@ -1,10 +1,11 @@
 """Many sessions asked for at once: until the last of them has its first result."""
 
 import asyncio
+import math
 import time
 from functools import partial
 
-from tests.benchmarks.contestants.base import Contestant, Session, running
+from tests.benchmarks.contestants.base import Contestant, RunFailed, Session, running
 from tests.benchmarks.contestants.jupyter_server import JupyterServer
 from tests.benchmarks.contestants.kernelsvc_http import Kernelsvc
 from tests.benchmarks.figures import Row, rows
@@ -13,17 +14,20 @@ from tests.benchmarks.rounds import interleaved
 
 
 async def seconds_to_all(contestant: Contestant, count: int) -> float:
-    """Seconds; the sessions are ended behind that."""
+    """Seconds, infinity where a session did not answer; they are ended behind that."""
     made: list[Session] = []
 
     async def one() -> None:
         made.append(await contestant.first_result())
 
     began = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(count)))
+    outcomes = await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True)
     seconds = time.perf_counter() - began
     await asyncio.gather(*(session.close() for session in made))
-    return seconds
+    failures = [outcome for outcome in outcomes if outcome is not None]
+    if all(isinstance(failure, RunFailed) for failure in failures):
+        return math.inf if failures else seconds
+    raise BaseExceptionGroup(f"{contestant.name}, {count} sessions at once", failures)
 
 
 async def measure(plan: Plan) -> list[Row]:

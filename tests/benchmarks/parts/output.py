@@ -19,6 +19,7 @@ from tests.benchmarks.rounds import interleaved, seconds_of
 _TIMEOUT_SECONDS = 120
 _LINE = 100  # bytes, its end included
 _MEBIBYTE = 1 << 20
+_COMPUTE = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
 
 
 async def piped(code: str) -> None:
@@ -40,31 +41,39 @@ async def seconds_or_never(session: KernelsvcSession, code: str) -> float:
 
 
 async def neighbours(ours: Kernelsvc, plan: Plan, flood_code: str) -> list[Row]:
-    """What `pass` takes while another session floods, and while it does not, block by block."""
+    """What `pass` takes while another session floods, or only computes, and while none does."""
+    beside: dict[str, tuple[str, list[float]]] = {
+        "another session floods": (flood_code, []),
+        "another computes": (_COMPUTE, []),
+    }
     quiet: list[float] = []
-    flooded: list[float] = []
 
     async def runs(session: Session, count: int) -> list[float]:
         return [await seconds_of(session.run, "pass") for _ in range(count)]
 
-    async with sessions(ours, 2) as (neighbour, flooding):
-        assert isinstance(flooding, KernelsvcSession)
+    async with sessions(ours, 2) as (neighbour, other):
+        assert isinstance(other, KernelsvcSession)
         for _ in range(plan.rounds_of(5, 2)):
             quiet += await runs(neighbour, plan.amount(200, 50))
-            async with asyncio.TaskGroup() as group:
-                flood = group.create_task(flooding.run(flood_code, timeout=_TIMEOUT_SECONDS))
-                while not flood.done():
-                    flooded += await runs(neighbour, 5)
-    ratio = percentile(flooded, 99) / percentile(quiet, 99)
+            for code, seconds in beside.values():
+                async with asyncio.TaskGroup() as group:
+                    busy = group.create_task(other.run(code, timeout=_TIMEOUT_SECONDS))
+                    while not busy.done():
+                        seconds += await runs(neighbour, 5)
+    rest = percentile(quiet, 99)
     return [
-        _tails("kernelsvc, another session floods", flooded, None),
-        _tails("kernelsvc, none does (ratio of p99)", quiet, ratio),
+        *(
+            _tails(f"kernelsvc, {what}", seconds, percentile(seconds, 99) / rest)
+            for what, (_, seconds) in beside.items()
+        ),
+        _tails("kernelsvc, none does", quiet, None),
     ]
 
 
 def _tails(subject: str, seconds: list[float], ratio: float | None) -> Row:
     p50, p95, p99 = (percentile(seconds, percent) * 1e3 for percent in (50, 95, 99))
-    return Row("output: `pass` beside it", subject, "ms", len(seconds), p50, p95, p99, ratio)
+    title = "output: `pass` beside it (ratio: p99 to that beside none)"
+    return Row(title, subject, "ms", len(seconds), p50, p95, p99, ratio)
 
 
 async def measure(plan: Plan) -> list[Row]:
