@@ -6,6 +6,7 @@ fits into the socket. Who neither sends nor takes anything for a while is hung u
 """
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
@@ -51,9 +52,9 @@ class TransferHandler(ApiHandler):
 
     # ---- in
 
+    @abstractmethod
     async def begin(self, length: int | None) -> Incoming[Any]:
         """Begin to take a body of so many bytes (None: not known); raises what is wrong already."""
-        raise NotImplementedError
 
     async def prepare(self) -> None:
         """A PUT is taken as it comes."""
