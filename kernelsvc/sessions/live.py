@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
@@ -30,6 +30,7 @@ from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
@@ -59,8 +60,13 @@ class LiveSession:
         self._metrics = parts.metrics
         self._on_idle = on_idle
         self._turns = Turns(self._check_open, self._turn_ended)
-        self._queued = 0
-        self.jobs = Jobs(parts.policy.max_output_bytes)
+        self._queue = RunQueue(
+            self._turns,
+            parts.policy.max_queued_runs,
+            parts.policy.max_output_bytes,
+            self._run,
+            self._give_up,
+        )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
         self._lost = _ASLEEP if record.run_count else None
@@ -111,7 +117,7 @@ class LiveSession:
     @property
     def is_busy(self) -> bool:
         """Whether a turn is being taken or waited for."""
-        return self._turns.is_busy or self._queued > 0
+        return self._turns.is_busy or len(self._queue) > 0
 
     @property
     def has_kernel(self) -> bool:
@@ -138,6 +144,11 @@ class LiveSession:
         """Seconds of inactivity after which the session sleeps; infinity for never."""
         own = self._record.sleep_after
         return self._policy.sleep_after if own is None else own
+
+    @property
+    def jobs(self) -> Jobs:
+        """Its runs that wait or go on, and the latest that have ended."""
+        return self._queue.jobs
 
     def background(self, run_id: str) -> str:
         """What a run's threads and tasks have printed since it ended."""
@@ -189,12 +200,12 @@ class LiveSession:
 
     async def sleep(self) -> None:
         """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
-        if self._queued:
+        if len(self._queue):
             raise SessionBusy(self._record.id)
         await self._turns.do(self._fall_asleep)
 
     async def _fall_asleep(self) -> None:
-        if self._queued:
+        if len(self._queue):
             raise SessionBusy(self._record.id)
         await self._end_kernel()
         await self._slot.free()
@@ -252,8 +263,7 @@ class LiveSession:
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
         await self._turns.finish()
-        tasks = [job.task for job in self.jobs.going() if job.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._queue.finish()
 
     async def close(self, *, delete: bool = False) -> None:
         """End whatever is going on and free the kernel; nothing runs here afterwards.
@@ -277,60 +287,22 @@ class LiveSession:
     ) -> RunJob:
         """Queue a run; one that is to be seen through begins when it was accepted.
 
-        `left` is called when its turn is over, however it ended.
+        `left` is called when it takes up no room any more, however it ended.
 
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
         self._check_open()
-        if request.if_busy == "reject" and self._queued > 0:
-            raise SessionBusy(self._record.id)
-        if self._queued > self._policy.max_queued_runs:
-            raise QueueFull(self._record.id, self._policy.max_queued_runs)
-        record = self._record
-        job = RunJob(record.id, record.language, request, self._policy.max_output_bytes)
-        self._queued += 1
-        self.jobs.add(job)
-
-        def run_left() -> None:
-            self._queued -= 1
-            left()
-
-        if see_through:
-            job.must_be_seen_through()
-            turn = self._turns.begin(lambda: self._run(job), run_left)
-            job.task = asyncio.create_task(self._see_through(job, turn))
-            job.task.add_done_callback(job.settle)
-        else:
-            self._turns.begin(lambda: self._run(job), run_left, job.ended)
-        job.ended.add_done_callback(lambda _: self.jobs.ended(job))
-        return job
-
-    async def _see_through(self, job: RunJob, turn: asyncio.Future[Run]) -> Run:
-        """The same for a run that somebody counts on: what keeps it from running is its result."""
-        try:
-            return await turn
-        except ShuttingDown:
-            # Told when the service is there again.
-            raise
-        except KernelsvcError as error:
-            if job.accepted is None or not job.accepted.done() or job.accepted.exception():
-                raise
-            run = job.failed(error, self._data.value)
-            await self._keep(run, job)
-            return run
+        return self._queue.submit(self._record, request, left, see_through=see_through)
 
     async def cancel(self, job: RunJob) -> None:
         """Interrupt the run where its code runs; where it waits, it never begins."""
-        if job.stop is not None:
-            job.stop.want(Stop.INTERRUPT)
-        elif job.waits and not job.is_cancelled:
-            job.is_cancelled = True
-            keeping = asyncio.create_task(self._keep_cancelled(job))
-            keeping.add_done_callback(job.settle)
-            await asyncio.wait({keeping})
+        await self._queue.cancel(job)
 
-    async def _keep_cancelled(self, job: RunJob) -> Run:
-        run = job.cancelled(self._lost, self._data.value)
+    async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
+        if error is None:
+            run = job.cancelled(self._lost, self._data.value)
+        else:
+            run = job.failed(error, self._data.value)
         await self._keep(run, job)
         return run
 

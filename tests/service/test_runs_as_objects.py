@@ -237,7 +237,7 @@ async def test_runs_begin_in_the_order_in_which_they_came_of_whatever_kind(make_
     jobs = []
     for number in range(6):
         request = RunRequest(code=f"print({number})")
-        jobs.append(live.submit(request, see_through=number % 2 == 0))
+        jobs.append(live.submit(request, lambda: None, see_through=number % 2 == 0))
         if jobs[-1].accepted is not None:
             jobs[-1].accepted.set_result(None)
     ended = []
