@@ -143,6 +143,21 @@ async def test_a_run_that_is_cancelled_in_the_queue_never_begins(api, tmp_path):
     assert session["run_count"] == 3
 
 
+async def test_a_run_that_is_cancelled_in_the_queue_makes_room_at_once(make_service, tmp_path):
+    api = await make_service(max_queued_runs=1)
+    await api.create()
+    first = await begin(api, HELD)
+    await api.until_running()
+    second = await begin(api, "2")
+    answer = await api.http.post(RUN, json={"code": "3", "background": True})
+    problem_of(answer, 429, "queue_full")
+    await api.send("DELETE", f"{RUNS}/{second['run_id']}")
+    third = await begin(api, "3")
+    let_go(tmp_path)
+    assert (await found(api, first["run_id"], wait=30))["status"] == "completed"
+    assert (await found(api, third["run_id"], wait=30))["text"] == "3"
+
+
 async def test_a_run_that_is_not_there_is_404(api):
     await api.create()
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
