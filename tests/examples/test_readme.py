@@ -1,7 +1,8 @@
 """The README does what it says: its tour is run, its table of endpoints is the routes.
 
 In the tour, a block of `sh` is a piece of one bash session; the block right behind it, if any, is
-what it prints, where `…` stands for anything within a line and a line of `…` for any lines.
+what it prints, where `…` stands for anything within a line and a line of `…` for any lines. What
+the tour shows in Python is run by the tests of what it is about.
 """
 
 import re
@@ -27,7 +28,7 @@ _END = "\x1e"
 def steps() -> list[tuple[str, str]]:
     """The tour's commands, each with what is shown behind it ("" for nothing)."""
     tour = README.read_text(encoding="utf-8").partition(TOUR)[2].partition(AFTER_TOUR)[0]
-    blocks = list(_FENCED.finditer(tour))
+    blocks = [block for block in _FENCED.finditer(tour) if block[1] != "python"]
     shown = {
         before.start(): after[2]
         for before, after in pairwise(blocks)

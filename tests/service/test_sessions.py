@@ -14,6 +14,11 @@ from tests.support.problems import problem_of, raw
 from tests.support.waiting import eventually
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+# What the history shows of a run, as the run itself does.
+SUMMARY = {
+    *("run_id", "status", "exit_code", "duration", "queued_at", "started_at", "text"),
+    *("timed_out", "memory", "usage"),
+}
 
 
 def rows(tmp_path):
@@ -167,13 +172,10 @@ async def test_the_history_lists_runs_newest_first_and_keeps_their_results(api):
     history = (await api.send("GET", "/api/sessions/s/runs")).json
     assert history["count"] == 3
     assert [run["code"] for run in history["runs"]] == ["print(2)", "print(1)", "print(0)"]
-    assert history["runs"][0] == {
-        "code": "print(2)",
-        **{
-            name: runs[2][name]
-            for name in ("run_id", "status", "exit_code", "duration", "started_at")
-        },
-    }
+    for entry, run in zip(history["runs"], reversed(runs), strict=True):
+        assert set(entry) == {"code", *SUMMARY}
+        assert {name: entry[name] for name in SUMMARY} == {name: run[name] for name in SUMMARY}
+        assert entry["started_at"] >= entry["queued_at"]
     for run in runs:
         answer = await api.send("GET", f"/api/sessions/s/runs/{run['run_id']}")
         assert answer.json == run
