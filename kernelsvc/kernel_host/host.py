@@ -1,5 +1,7 @@
 """The kernel host: a small single-threaded parent that forks the kernel and cleans up behind it.
 
+A kernel may also be a program of its own, and so may what is no kernel: the fork becomes it.
+
 Theory of operation. The host has imported ipykernel and holds no thread, no loop and no ZeroMQ
 context, so forking it is safe and costs milliseconds instead of an interpreter's start. It is a
 child subreaper: whatever the user's code starts, however often it forks and whether or not it calls
@@ -31,6 +33,7 @@ from kernelsvc.kernel_host import processes, wire
 SWEEP_SECONDS = 10.0
 OOM_SCORE = 500
 SPARE_DESCRIPTORS = 64
+NOT_EXECUTABLE = 127
 
 RunKernel = Callable[[str, Callable[[], None]], int]
 """Serves the kernel on a connection file until it ends; calls back once its sockets are bound."""
@@ -61,6 +64,7 @@ class Host:
         self._pid: int | None = None
         self._returncode: int | None = None
         self._ready: int | None = None
+        self._is_program = False
         self._connection_file = ""
         self._hung_up = False
 
@@ -135,6 +139,7 @@ class Host:
         os.close(ready_in_child)
         self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
         self._connection_file = command.connection_file
+        self._is_program = bool(command.argv)
         self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
         self._report(wire.KernelStarted(command.kernel, pid))
 
@@ -152,11 +157,14 @@ class Host:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             processes.set_name("kernel")
             processes.hide(False)
-            _write_anew(command.connection_file, command.connection)
+            if command.connection_file:
+                _write_anew(command.connection_file, command.connection)
             os.chdir(command.cwd)
             os.environ.clear()
             os.environ.update(command.env | self._environment)
             _limit(command.limits)
+            if command.argv:
+                _become_program(command.argv, command.output)
 
             def announce() -> None:
                 os.write(ready, b"1")
@@ -172,7 +180,8 @@ class Host:
         assert self._ready is not None
         announced = os.read(self._ready, 1)
         self._forget_ready()
-        if announced:
+        # A program that is begun closes its end by that; one that cannot be has exited next.
+        if announced or self._is_program:
             self._report(wire.KernelReady(self._kernel))
 
     def _forget_ready(self) -> None:
@@ -207,8 +216,9 @@ class Host:
         self._sweep(since=0.0)
         self._pid = None
         self._forget_ready()
-        with contextlib.suppress(OSError):
-            Path(self._connection_file).unlink()
+        if self._connection_file:
+            with contextlib.suppress(OSError):
+                Path(self._connection_file).unlink()
         self._report(wire.KernelExited(kernel, returncode))
 
     def _sweep(self, since: float) -> int:
@@ -244,6 +254,25 @@ class Host:
             while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 if reaped[0] == self._pid:
                     self._returncode = os.waitstatus_to_exitcode(reaped[1])
+
+
+def _become_program(argv: list[str], output: str) -> NoReturn:
+    """Be this program from here on, with nothing of the host's; says why where it cannot be."""
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(descriptor), int(descriptor) <= 2)
+    for signum in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_DFL)
+    own_stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    written = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        os.write(own_stderr, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_EXECUTABLE)
 
 
 def _write_anew(path: str, text: str) -> None:

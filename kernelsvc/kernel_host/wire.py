@@ -22,12 +22,16 @@ class WireError(Exception):
 class StartKernel:
     """To the host: fork a kernel in directory `cwd` with environment `env`.
 
-    `connection` is its connection information as JSON, which the host writes to `connection_file`;
-    `limits` are those of a process (`resource`'s names without RLIMIT_).
+    `connection` is its connection information as JSON, which the host writes to `connection_file`
+    (neither for what is no kernel); `limits` are those of a process (`resource`'s names without
+    RLIMIT_). With `argv` the child becomes that program, which is said to be ready once it runs;
+    what it writes to stdout and stderr is added to the file `output`, or dropped without one.
     """
 
     name: ClassVar[str] = "start"
     kernel: int
+    argv: list[str]
+    output: str
     connection: str
     connection_file: str
     cwd: str

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -212,17 +212,57 @@ class KernelHost:
         cwd: Path,
         env: Mapping[str, str],
         limits: Mapping[str, int],
+        argv: Sequence[str] = (),
     ) -> HostedKernel:
         """Have the host fork a kernel; the one before must have exited.
 
         `connection` is Jupyter's connection information as JSON, which the host writes to
-        `connection_file`; the paths are those inside.
+        `connection_file`; the paths are those inside. `argv` is the kernel's program, where it is
+        not the one that the host has in itself.
         """
+        return self._start_process(
+            connection, str(connection_file), argv, None, cwd=cwd, env=env, limits=limits
+        )
+
+    def start_program(
+        self,
+        argv: Sequence[str],
+        output: Path | None,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        limits: Mapping[str, int],
+    ) -> HostedKernel:
+        """Have the host run a program in a kernel's place; the paths are those inside.
+
+        What it writes is added to the file `output`. It is not found: it exits with 127, and
+        `last_words` says so.
+        """
+        return self._start_process("", "", argv, output, cwd=cwd, env=env, limits=limits)
+
+    def _start_process(
+        self,
+        connection: str,
+        connection_file: str,
+        argv: Sequence[str],
+        output: Path | None,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        limits: Mapping[str, int],
+    ) -> HostedKernel:
         number = next(self._numbers)
         kernel = self._kernels[number] = HostedKernel(self, number)
         self.send(
             wire.StartKernel(
-                number, connection, str(connection_file), str(cwd), dict(env), dict(limits)
+                number,
+                list(argv),
+                str(output or ""),
+                connection,
+                connection_file,
+                str(cwd),
+                dict(env),
+                dict(limits),
             )
         )
         if self.closed.is_set():

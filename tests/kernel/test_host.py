@@ -171,3 +171,46 @@ async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
         await seat.close()
         await launcher.close()
         runtime.close()
+
+
+async def with_program(argv, use, **environment):
+    """Calls `use(host, program, output)` with a program that a host runs."""
+    with tempfile.TemporaryDirectory(prefix="ks") as directory:
+        host = await KernelHost.spawn(unsandboxed(directory), ARGV, {"PATH": os.environ["PATH"]})
+        output = Path(directory, "output")
+        env = {"PATH": os.environ["PATH"], **environment}
+        program = host.start_program(argv, output, cwd=Path(directory), env=env, limits={})
+        try:
+            await use(host, program, output)
+        finally:
+            await host.close()
+
+
+async def test_a_host_runs_a_program_and_keeps_what_it_says():
+    async def use(host, program, output):
+        await asyncio.wait_for(program.ready, 30)
+        assert await asyncio.wait_for(program.exited, 30) == 3
+        assert output.read_text() == f"of {output.parent}\nto stderr\n"
+
+    await with_program(["sh", "-c", "echo $WORD $PWD; echo to stderr >&2; exit 3"], use, WORD="of")
+
+
+async def test_a_program_is_interrupted_as_a_terminal_would_and_has_nothing_of_its_hosts():
+    code = "import os, time; print(os.listdir('/proc/self/fd'), flush=True); time.sleep(60)"
+
+    async def use(host, program, output):
+        await eventually(lambda: output.exists() and output.read_text().endswith("\n"))
+        program.signal(signal.SIGINT)
+        assert await asyncio.wait_for(program.exited, 30) == -signal.SIGINT
+        # 3 is the directory that it lists.
+        assert output.read_text().splitlines()[0] == "['0', '1', '2', '3']"
+
+    await with_program([sys.executable, "-c", code], use)
+
+
+async def test_a_program_that_is_not_there_says_so():
+    async def use(host, program, output):
+        assert await asyncio.wait_for(program.exited, 30) == 127
+        assert host.last_words == "nonesuch: No such file or directory"
+
+    await with_program(["nonesuch"], use)
