@@ -8,6 +8,7 @@ from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
+from kernelsvc.api.execute import ExecuteHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
@@ -45,6 +46,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    "/api/execute": ExecuteHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
     "/metrics": MetricsHandler,
