@@ -1,7 +1,7 @@
 """/api/execute: code in a kernel of its own, which is gone afterwards."""
 
 from kernelsvc.api.base import ApiContext, ApiHandler
-from kernelsvc.api.operations import operation
+from kernelsvc.api.operations import Example, operation
 from kernelsvc.errors import (
     FieldProblem,
     InvalidRequest,
@@ -28,6 +28,13 @@ class ExecuteHandler(ApiHandler):
         Executed,
         body=ExecuteRequest,
         errors=(QuotaExceeded, TooManySessions, KernelStartFailed, NoCapacity, StorageFull),
+        example=Example(
+            {
+                "language": "python",
+                "code": "import greeting\nprint(greeting.text)",
+                "files": {"greeting.py": 'text = "hello"'},
+            }
+        ),
     )
     async def post(self) -> None:
         """Run code in a new kernel, with files around it; nothing of both is left behind it.
