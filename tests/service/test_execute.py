@@ -136,13 +136,12 @@ async def test_it_ends_where_its_client_goes_away(server, api, settings, is_runn
     await execute(api, "1")
     body = json.dumps({"language": "python", "code": WAITING, "files": {"a/b": "c"}}).encode()
     head = b"POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-    async with leaving_nothing(server, settings):
-        async with connection(server.url) as (_, writer):
-            writer.write(head % len(body) + body)
-            if is_running:
-                await until_waiting(workspaces(settings))
-            else:
-                await eventually(lambda: server.service.one_offs.live)
+    async with leaving_nothing(server, settings), connection(server.url) as (_, writer):
+        writer.write(head % len(body) + body)
+        if is_running:
+            await until_waiting(workspaces(settings))
+        else:
+            await eventually(lambda: server.service.one_offs.live)
 
 
 async def test_a_service_that_stops_waits_for_it_and_then_ends_it(settings):
