@@ -4,17 +4,22 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from tornado.escape import xhtml_escape
 from tornado.template import Template
 
 from kernelsvc.api.base import ApiContext, ApiHandler
+from kernelsvc.api.curl import curl
 from kernelsvc.api.operations import Bytes, operation
 
 _HERE = Path(__file__).parent
+_CODE = re.compile("`([^`]+)`")
 
 
 class DocumentHandler(ApiHandler):
@@ -53,7 +58,32 @@ class DocsHandler(DocumentHandler):
         )
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_status(HTTPStatus.OK)
-        self.finish(page.generate(document=document, style=style, plain=_plain))
+        url = f"{self.request.protocol}://{self.request.host}"
+        self.finish(
+            page.generate(
+                document=document,
+                style=style,
+                plain=_plain,
+                marked=_marked,
+                curl=partial(curl, url),
+                answers=_answers,
+            )
+        )
+
+
+def _answers(said: dict[str, Any]) -> list[str]:
+    """The examples of what an operation answers, as JSON for people."""
+    return [
+        json.dumps(example["value"], indent=2, ensure_ascii=False)
+        for answer in said["responses"].values()
+        for content in answer.get("content", {}).values()
+        for example in content.get("examples", {}).values()
+    ]
+
+
+def _marked(text: str) -> str:
+    """A text with the code in it, which is between backticks, as HTML."""
+    return _CODE.sub(r"<code>\1</code>", xhtml_escape(text))
 
 
 def _plain(schema: dict[str, Any]) -> str:

@@ -9,7 +9,15 @@ from urllib.parse import quote
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler
 from kernelsvc.api.conditions import Unsatisfiable, precondition, span_of
-from kernelsvc.api.operations import Bytes, Content, Parameter, operation
+from kernelsvc.api.operations import (
+    THEN,
+    Attached,
+    Bytes,
+    Content,
+    Example,
+    Parameter,
+    operation,
+)
 from kernelsvc.api.transfers import TransferHandler
 from kernelsvc.errors import (
     FileNotAccessible,
@@ -33,6 +41,7 @@ _CONDITIONS = (
     Parameter("If-Match", "only where the file's ETag is one of these, or `*` for any"),
     Parameter("If-None-Match", "only where the file's ETag is none of these; `*` for no file"),
 )
+_TABLE = FileInfo(path="a.csv", size=13, uploaded=THEN)
 _FINDING = (SessionNotFound, FileNotFound, NotARegularFile, FileNotAccessible)
 _WRITING = (SessionNotFound, FileNotAccessible, WorkspaceFull, StorageFull)
 _FILE: dict[HTTPStatus, Content] = {
@@ -55,7 +64,11 @@ _READING: dict[str, Any] = {
 class FilesHandler(ApiHandler):
     """/api/sessions/{id}/files"""
 
-    @operation(FileList, errors=(SessionNotFound,))
+    @operation(
+        FileList,
+        errors=(SessionNotFound,),
+        example=Example(answer=FileList(files=[_TABLE], count=1)),
+    )
     async def get(self, session_id: str) -> None:
         """List the session's files."""
         await self.answer_large(await self.service.files.list(self.caller, session_id))
@@ -90,12 +103,18 @@ class FileHandler(TransferHandler):
         body=Bytes(),
         request_headers=_CONDITIONS,
         errors=(*_WRITING, NotARegularFile, PreconditionFailed),
+        example=Example("n,square\n2,4\n", answer=_TABLE),
     )
     async def put(self, session_id: str, path: str) -> None:
         """Put a file in the place of another or none: 200 for both, as ERA's clients expect."""
         self.answer(await self.received())
 
-    @operation(FileDeleted, request_headers=_CONDITIONS, errors=(*_FINDING, PreconditionFailed))
+    @operation(
+        FileDeleted,
+        request_headers=_CONDITIONS,
+        errors=(*_FINDING, PreconditionFailed),
+        example=Example(answer=FileDeleted(path="a.csv", deleted_at=THEN)),
+    )
     async def delete(self, session_id: str, path: str) -> None:
         """Delete a file."""
         await self.service.files.delete(self.caller, session_id, path, self._condition())
@@ -189,7 +208,15 @@ class ArchiveHandler(TransferHandler):
         """Begin to take an archive."""
         return await self.service.files.put_archive(self.caller, self.path_args[0], length)
 
-    @operation(ArchiveUnpacked, body=Bytes("application/gzip"), errors=(*_WRITING, NotARegularFile))
+    @operation(
+        ArchiveUnpacked,
+        body=Bytes("application/gzip"),
+        errors=(*_WRITING, NotARegularFile),
+        example=Example(
+            Attached("example.tar.gz"),
+            answer=ArchiveUnpacked(file_count=1, total_size_bytes=13),
+        ),
+    )
     async def put(self, session_id: str) -> None:
         """Put the files of a tar.gz into the workspace."""
         self.answer(await self.received())

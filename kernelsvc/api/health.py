@@ -1,13 +1,16 @@
 """/health and /metrics: whether the process lives, can do its work, and what it has done."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
+from kernelsvc import __version__, clock
 from kernelsvc.api.base import ApiHandler
-from kernelsvc.api.operations import Bytes, operation
+from kernelsvc.api.operations import THEN, Bytes, Example, operation
 from kernelsvc.errors import Forbidden, NotReady
 from kernelsvc.metrics import CONTENT_TYPE
+from kernelsvc.models.fields import UtcTime
 
 
 class Health(BaseModel):
@@ -16,12 +19,31 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class Healthy(BaseModel):
+    """The service is well, in ERA's words."""
+
+    status: Literal["healthy"] = "healthy"
+    timestamp: Annotated[datetime, UtcTime]
+    version: str
+
+
+class HealthHandler(ApiHandler):
+    """/health"""
+
+    needs_key = False
+
+    @operation(Healthy, example=Example(answer=Healthy(timestamp=THEN, version=__version__)))
+    async def get(self) -> None:
+        """200 while the process answers at all, as ERA's clients ask for it."""
+        self.answer(Healthy(timestamp=clock.now(), version=__version__))
+
+
 class LiveHandler(ApiHandler):
     """/health/live"""
 
     needs_key = False
 
-    @operation(Health)
+    @operation(Health, example=Example(answer=Health()))
     async def get(self) -> None:
         """200 while the process answers at all."""
         self.answer(Health())
@@ -32,7 +54,7 @@ class ReadyHandler(ApiHandler):
 
     needs_key = False
 
-    @operation(Health, errors=(NotReady,))
+    @operation(Health, errors=(NotReady,), example=Example(answer=Health()))
     async def get(self) -> None:
         """200 only while a session could be created now; else 503, which says why."""
         await self.context.check_ready()

@@ -16,7 +16,15 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from kernelsvc.api.base import ApiHandler
-from kernelsvc.api.operations import Bytes, Content, Operation, Parameter, declared
+from kernelsvc.api.operations import (
+    Attached,
+    Bytes,
+    Content,
+    Example,
+    Operation,
+    Parameter,
+    declared,
+)
 from kernelsvc.api.problems import HTTP_CODES, RETRY_SECONDS, STATUS
 from kernelsvc.errors import (
     Forbidden,
@@ -34,6 +42,9 @@ Refs = dict[type[BaseModel], Json]
 METHODS: Final = ("get", "head", "put", "post", "patch", "delete")
 """The methods that are served anywhere."""
 
+EXAMPLE: Final = "example"
+"""The name of each operation's example."""
+
 _IN: Final = "validation"
 _OUT: Final = "serialization"
 _REF: Final = "#/components/schemas/{model}"
@@ -45,9 +56,11 @@ _ABOUT: Final = (
     "on that was made, a key is needed; before, only loopback is served."
 )
 _PATH_PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "session_id": Parameter("session_id", "the session"),
-    "run_id": Parameter("run_id", "the run"),
-    "path": Parameter("path", "the file's path in the session; its slashes need not be escaped"),
+    "session_id": Parameter("session_id", "the session", example="example"),
+    "run_id": Parameter("run_id", "the run", example="run_8d0b7f2f6c1c4f3a9e5d2b10"),
+    "path": Parameter(
+        "path", "the file's path in the session; its slashes need not be escaped", example="a.csv"
+    ),
 }
 _ALWAYS: Final = (InvalidRequest, Forbidden, WrongHost)
 _WITH_KEY: Final = (Unauthorized, ShuttingDown)
@@ -93,28 +106,33 @@ def _described(
     path: str, method: str, handler: type[ApiHandler], operation: Operation, refs: Refs
 ) -> Json:
     about = (inspect.getdoc(getattr(handler, method)) or "").replace("\n", " ")
+    example = operation.shown or Example()
     said: Json = {
         "operationId": method + handler.__name__.removesuffix("Handler"),
         "summary": re.split(r"(?<=[.:;]) ", about, maxsplit=1)[0].rstrip(".:;"),
         "description": about,
         "parameters": [
             *(_parameter(_PATH_PARAMETERS[name], "path") for name in _NAMES.findall(path)),
-            *(_parameter(parameter, "query") for parameter in operation.query),
+            *(
+                _parameter(parameter, "query", example.query.get(parameter.name))
+                for parameter in operation.query
+            ),
             *(_parameter(parameter, "header") for parameter in operation.request_headers),
         ],
         "responses": {
-            **_answers(operation, refs),
+            **_answers(operation, refs, example),
             **_errors(operation, refs[Problem], with_key=handler.needs_key),
         },
         "security": [{_KEY: []}, {}] if handler.needs_key else [],
     }
     if operation.body is not None:
         is_json = not isinstance(operation.body, Bytes)
-        said["requestBody"] = {"required": is_json, "content": _content(operation.body, refs)}
+        content = _content(operation.body, refs, _examples(example.body))
+        said["requestBody"] = {"required": is_json, "content": content}
     return said
 
 
-def _parameter(parameter: Parameter, place: str) -> Json:
+def _parameter(parameter: Parameter, place: str, example: str | None = None) -> Json:
     said: Json = {
         "name": parameter.name.rstrip("."),
         "in": place,
@@ -122,6 +140,8 @@ def _parameter(parameter: Parameter, place: str) -> Json:
         "description": parameter.about,
         "schema": dict(parameter.schema),
     }
+    if example is not None or parameter.example is not None:
+        said["example"] = parameter.example if example is None else example
     if parameter.name.endswith("."):
         # Each property of the object is a parameter of its own.
         said["schema"] = {
@@ -133,13 +153,29 @@ def _parameter(parameter: Parameter, place: str) -> Json:
     return said
 
 
-def _content(content: Content, refs: Refs) -> Json:
+def _content(content: Content, refs: Refs, examples: Json | None = None) -> Json:
+    if content is None:
+        return {}
+    told: Json = {"examples": examples} if examples else {}
     if isinstance(content, Bytes):
-        return {content.kind: {}}
-    return {_JSON: {"schema": refs[content]}} if content is not None else {}
+        return {content.kind: told}
+    return {_JSON: {"schema": refs[content], **told}}
 
 
-def _answers(operation: Operation, refs: Refs) -> Json:
+def _examples(example: Any) -> Json | None:
+    """The one example of a body, in the form that has a name for each."""
+    match example:
+        case None:
+            return None
+        case Attached(name=name):
+            return {EXAMPLE: {"externalValue": name}}
+        case BaseModel():
+            return {EXAMPLE: {"value": example.model_dump(mode="json")}}
+        case _:
+            return {EXAMPLE: {"value": example}}
+
+
+def _answers(operation: Operation, refs: Refs, example: Example) -> Json:
     headers = {
         name: {"description": about, "schema": {"type": "string"}}
         for name, about in operation.headers.items()
@@ -152,6 +188,10 @@ def _answers(operation: Operation, refs: Refs) -> Json:
         }
         for status, content in operation.answers.items()
     }
+    usual = next(iter(operation.answers))
+    if example.answer is not None:
+        content = _content(operation.answers[usual], refs, _examples(example.answer))
+        answers[str(usual.value)]["content"] = content
     if operation.may_be_unchanged:
         answers["304"] = {"description": "the client has it already", "headers": headers}
     return answers

@@ -6,14 +6,18 @@ which is made of nothing else.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
 from kernelsvc.errors import KernelsvcError
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+THEN: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+"""The time in examples' answers."""
 
 _DECLARED = "__operation__"
 
@@ -33,12 +37,34 @@ Content = type[BaseModel] | Bytes | None
 class Parameter:
     """A query parameter or a request header, with its JSON schema.
 
-    The name of a query parameter that ends in "." stands for all that begin with it.
+    The name of a query parameter that ends in "." stands for all that begin with it. `example` is
+    a value of one that is in the path.
     """
 
     name: str
     about: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class Attached:
+    """An example's body that is a file; what is in it, nobody could read."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request that can be made as it stands, where its path names what there is.
+
+    One whose path names no session may be made where there is none. `body` is JSON, or text for
+    what is no JSON. `answer` is what comes back, times and the like aside; None where it is long.
+    """
+
+    body: Any = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    answer: BaseModel | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,12 @@ class Operation:
     errors: tuple[type[KernelsvcError], ...] = ()
     refusals: tuple[HTTPStatus, ...] = ()
     may_be_unchanged: bool = False
+    example: Example | None = None
+
+    @property
+    def shown(self) -> Example | None:
+        """Its example: where it takes no body, the plain request is one."""
+        return Example() if self.example is None and self.body is None else self.example
 
     @property
     def query_names(self) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
+from kernelsvc.api.execute import ExecuteHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
-from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
+from kernelsvc.api.health import HealthHandler, LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
 from kernelsvc.api.runs import (
     RunEventsHandler,
@@ -26,6 +27,7 @@ from kernelsvc.api.sessions import (
     SleepHandler,
     WakeHandler,
 )
+from kernelsvc.api.tools import ToolsHandler
 
 _SESSION = "/api/sessions/{session_id}"
 
@@ -45,6 +47,9 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    "/api/execute": ExecuteHandler,
+    "/api/tools": ToolsHandler,
+    "/health": HealthHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
     "/metrics": MetricsHandler,

@@ -7,7 +7,7 @@ from typing import Final
 from kernelsvc.api.base import ApiHandler, shortened
 from kernelsvc.api.events import EVENTS, LAST_SEEN, EventsHandler
 from kernelsvc.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
-from kernelsvc.api.operations import Parameter, operation
+from kernelsvc.api.operations import THEN, Example, Parameter, operation
 from kernelsvc.errors import (
     FieldProblem,
     IdempotencyConflict,
@@ -22,7 +22,8 @@ from kernelsvc.errors import (
     StorageFull,
     WorkspaceFull,
 )
-from kernelsvc.models.run import Run, RunList, RunRequest
+from kernelsvc.models.output import StreamOutput
+from kernelsvc.models.run import Run, RunList, RunRequest, RunUsage
 
 _MAY_KEEP_FROM_RUNNING: Final = (
     SessionNotFound,
@@ -42,6 +43,20 @@ _WAIT: Final = Parameter(
     "seconds to wait for the run's end",
     {"type": "number", "minimum": 0, "maximum": _MOST_WAIT_SECONDS},
 )
+_HELLO: Final = Run(
+    run_id="run_8d0b7f2f6c1c4f3a9e5d2b10",
+    session_id="example",
+    language="python",
+    status="completed",
+    exit_code=0,
+    stdout="hello\n",
+    outputs=[StreamOutput(name="stdout", text="hello\n")],
+    duration="0.002s",
+    execution_count=1,
+    queued_at=THEN,
+    started_at=THEN,
+    usage=RunUsage(queue_seconds=0.0001, wall_seconds=0.0023, output_bytes=6),
+)
 _STREAM: Final = {HTTPStatus.OK: EVENTS, HTTPStatus.NO_CONTENT: None}
 _STREAM_HEADERS: Final = {"X-Run-Id": "the run"}
 
@@ -55,6 +70,7 @@ class RunHandler(ApiHandler):
         request_headers=(IDEMPOTENCY_KEY,),
         headers={"Location": "with 202: where to ask for the result"},
         errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
+        example=Example({"code": 'print("hello")', "timeout": 10}, answer=_HELLO),
     )
     async def post(self, session_id: str) -> None:
         """Run code and answer its result. The run goes on where the client goes away.
@@ -78,6 +94,7 @@ class StreamHandler(EventsHandler):
         request_headers=(LAST_SEEN, IDEMPOTENCY_KEY),
         headers=_STREAM_HEADERS,
         errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
+        example=Example({"code": 'print("hello")'}),
     )
     async def post(self, session_id: str) -> None:
         """Run code and answer what it puts out as server-sent events, as it comes.
@@ -123,7 +140,12 @@ class RunsHandler(ApiHandler):
 class RunResultHandler(ApiHandler):
     """/api/sessions/{id}/runs/{run_id}"""
 
-    @operation(Run, query=(_WAIT,), errors=(SessionNotFound, RunNotFound))
+    @operation(
+        Run,
+        query=(_WAIT,),
+        errors=(SessionNotFound, RunNotFound),
+        example=Example(query={"wait": "10"}, answer=_HELLO),
+    )
     async def get(self, session_id: str, run_id: str) -> None:
         """A run as it is now, or with `wait` when it has ended, so long at most.
 

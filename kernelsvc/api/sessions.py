@@ -7,7 +7,7 @@ from typing import get_args
 from kernelsvc import clock
 from kernelsvc.api.base import ApiHandler, shortened
 from kernelsvc.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
-from kernelsvc.api.operations import Parameter, operation
+from kernelsvc.api.operations import THEN, Example, Parameter, operation
 from kernelsvc.errors import (
     FieldProblem,
     IdempotencyConflict,
@@ -64,6 +64,7 @@ class SessionsHandler(ApiHandler):
             IdempotencyConflict,
             SessionNotFound,
         ),
+        example=Example({"language": "python", "session_id": "example"}),
     )
     async def post(self) -> None:
         """Create a session."""
@@ -78,7 +79,12 @@ class SessionsHandler(ApiHandler):
         """List the caller's sessions; an admin may ask for others' by `owner`."""
         self.answer(await self.service.find(self.caller, self._filter()))
 
-    @operation(AllDeleted)
+    @operation(
+        AllDeleted,
+        example=Example(
+            answer=AllDeleted(deleted_count=0, deleted_sessions=[], deleted_at=THEN),
+        ),
+    )
     async def delete(self) -> None:
         """Delete all sessions of the caller's."""
         gone = await self.service.delete_all(self.caller)
@@ -120,7 +126,12 @@ class SessionHandler(ApiHandler):
         """Show the session."""
         self.answer(await self.service.get(self.caller, session_id))
 
-    @operation(Patched, body=PatchSession, errors=(SessionNotFound,))
+    @operation(
+        Patched,
+        body=PatchSession,
+        errors=(SessionNotFound,),
+        example=Example({"default_timeout": 10, "metadata": {"project": "planets"}}),
+    )
     async def patch(self, session_id: str) -> None:
         """Change settings, data or metadata."""
         session, note = await self.service.patch(self.caller, session_id, self.body(PatchSession))
@@ -134,7 +145,11 @@ class SessionHandler(ApiHandler):
             )
         )
 
-    @operation(Deleted, errors=(SessionNotFound,))
+    @operation(
+        Deleted,
+        errors=(SessionNotFound,),
+        example=Example(answer=Deleted(id="example", deleted_at=THEN)),
+    )
     async def delete(self, session_id: str) -> None:
         """Delete the session and everything of it."""
         await self.service.delete(self.caller, session_id)

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with client:
             if arguments.session is None:
-                result = _run_once(client, arguments, code)
+                result: Run = client.execute(arguments.language, code, timeout=arguments.timeout)
             else:
                 _make_session(client, arguments.session, arguments.language)
                 result = client.run(arguments.session, code, timeout=arguments.timeout)
@@ -40,14 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         return _REFUSED
     _show(result)
     return result.exit_code or 0
-
-
-def _run_once(client: Client, arguments: argparse.Namespace, code: str) -> Run:
-    session = client.create_session(arguments.language)
-    try:
-        return client.run(session.id, code, timeout=arguments.timeout)
-    finally:
-        client.delete_session(session.id)
 
 
 def _make_session(client: Client, session_id: str, language: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import httpx
 
+from kernelsvc.models.execution import Executed
 from kernelsvc.models.problem import Problem
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import Session
@@ -62,6 +63,11 @@ class Client:
         """Run code and wait for the result; the fields are those of the API."""
         body = self._send("POST", f"/api/sessions/{session_id}/run", {"code": code, **fields})
         return Run.model_validate(body)
+
+    def execute(self, language: str, code: str, **fields: Any) -> Executed:
+        """Run code in a kernel of its own, which is gone afterwards; the fields are the API's."""
+        body = self._send("POST", "/api/execute", {"language": language, "code": code, **fields})
+        return Executed.model_validate(body)
 
     def _send(self, method: str, path: str, body: Any = None) -> Any:
         answer = self._http.request(method, path, json=body)

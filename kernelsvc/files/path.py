@@ -1,6 +1,7 @@
 """Paths of files in a workspace, as callers give them: decided without looking at any file."""
 
 from kernelsvc.errors import FieldProblem, InvalidRequest
+from kernelsvc.files.session_data import DATA_FILE
 
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
@@ -13,6 +14,15 @@ def relative_path(text: str, field: str = "path") -> bytes:
     except UnicodeEncodeError:
         raise InvalidRequest([FieldProblem(field, "is not UTF-8")]) from None
     if (problem := _problem(path)) is not None:
+        raise InvalidRequest([FieldProblem(field, problem)])
+    return path
+
+
+def changeable_path(text: str, field: str = "path") -> bytes:
+    """The same for a file that is to be put or deleted, which the session's data is not."""
+    path = relative_path(text, field)
+    if path.split(b"/")[0] == DATA_FILE.encode():
+        problem = f"{DATA_FILE} is the session's data; change `data` of the session instead"
         raise InvalidRequest([FieldProblem(field, problem)])
     return path
 

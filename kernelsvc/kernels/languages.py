@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
+from kernelsvc.errors import FieldProblem, InvalidRequest
+
 _KERNELSPECS = Path(__file__).with_name("kernelspecs")
 
 
@@ -26,6 +28,16 @@ _BY_NAME = {
 def find_language(name: str) -> Language | None:
     """The language of that name or alias, in whatever case; None where there is none."""
     return _BY_NAME.get(name.lower())
+
+
+def asked_language(name: str) -> Language:
+    """The language of that name or alias; raises InvalidRequest, which names those there are."""
+    language = find_language(name)
+    if language is None:
+        known = ", ".join(language_names())
+        problem = f"{name!r} is not a language here; there are: {known}"
+        raise InvalidRequest([FieldProblem("language", problem)])
+    return language
 
 
 def kernelspec_of(name: str) -> str:

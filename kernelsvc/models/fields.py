@@ -13,6 +13,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     PlainSerializer,
+    StrictStr,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -169,10 +170,28 @@ def _callback_url(value: Any) -> str | None:
     return value
 
 
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds a lone surrogate at character {error.start}") from None
+    return value
+
+
+def _runnable(code: str) -> str:
+    if not code.strip():
+        raise ValueError("is empty: there is nothing to run")
+    if "\0" in code:
+        raise ValueError("holds a NUL character, which Python source cannot")
+    return code
+
+
 _MAYBE_NULL = {"type": "null"}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0}
 _A_DURATION = {"type": "string", "pattern": f"^(?:{_DURATION.pattern}|{NEVER})$"}
 
+Text = Annotated[StrictStr, AfterValidator(_text)]
+Code = Annotated[Text, AfterValidator(_runnable)]
 SessionLimits = Annotated[Limits, AfterValidator(_limits)]
 Timeout = Annotated[
     float | None, BeforeValidator(_timeout), WithJsonSchema({"anyOf": [_SECONDS, _MAYBE_NULL]})

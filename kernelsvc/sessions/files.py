@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from kernelsvc.errors import FieldProblem, InvalidRequest, SessionNotFound, ShuttingDown
+from kernelsvc.errors import SessionNotFound, ShuttingDown
 from kernelsvc.files.archive import Packing
 from kernelsvc.files.contents import OpenedFile, Precondition, delete_file, list_files, open_file
-from kernelsvc.files.path import relative_path
+from kernelsvc.files.path import changeable_path, relative_path
 from kernelsvc.files.quota import Space
-from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.upload import ArchiveUpload, FileUpload, Upload
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.models.caller import Caller
@@ -75,7 +74,7 @@ class SessionFiles:
         self, caller: Caller, session_id: str, path: str, condition: Precondition
     ) -> None:
         """Delete a file; raises as `open`, and PreconditionFailed."""
-        wanted = _changeable(path)
+        wanted = changeable_path(path)
         await self._enter(caller, session_id, to_write=True)
         await self.do(delete_file, self._workspaces, session_id, wanted, condition)
 
@@ -91,7 +90,7 @@ class SessionFiles:
 
         Raises what is known to be wrong already: WorkspaceFull, PreconditionFailed and others.
         """
-        wanted = _changeable(path)
+        wanted = changeable_path(path)
         limit = await self._enter(caller, session_id, to_write=True)
         room = self._room(session_id, limit)
         upload = FileUpload(self._workspaces, session_id, room, wanted, condition)
@@ -256,11 +255,3 @@ class Incoming(Generic[AnswerT]):
         """Leave nothing of it, in the background; after `finish` too."""
         self._files.left(self)
         self._files.do_later(self.upload.discard)
-
-
-def _changeable(path: str) -> bytes:
-    wanted = relative_path(path)
-    if wanted.split(b"/")[0] == DATA_FILE.encode():
-        problem = f"{DATA_FILE} is the session's data; change `data` of the session instead"
-        raise InvalidRequest([FieldProblem("path", problem)])
-    return wanted

@@ -3,19 +3,14 @@
 import asyncio
 import json
 import secrets
+from collections import ChainMap
 from typing import Final
 
 import structlog
 
 from kernelsvc import clock
-from kernelsvc.errors import (
-    FieldProblem,
-    Forbidden,
-    InvalidRequest,
-    SessionNotFound,
-    ShuttingDown,
-)
-from kernelsvc.kernels.languages import find_language, language_names
+from kernelsvc.errors import Forbidden, SessionNotFound, ShuttingDown
+from kernelsvc.kernels.languages import asked_language, find_language
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
@@ -32,6 +27,7 @@ from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.once import key_use
+from kernelsvc.sessions.oneoff import OneOffs
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
@@ -46,7 +42,8 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files, `runs` with their runs.
+    `files` is what can be done with their files, `runs` with their runs. `one_offs` are runs that
+    bring sessions of their own.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -68,8 +65,15 @@ class SessionService:
             self._awake,
             self._record,
         )
+        self.one_offs = OneOffs(
+            parts,
+            self._capacity,
+            self._quotas,
+            self._check_open,
+            lambda: self._disk.reconsider(),
+        )
         self._sweeper = Sweeper(parts.runs)
-        self._disk = DiskWatch(self._live, parts.workspaces.root)
+        self._disk = DiskWatch(ChainMap(self._live, self.one_offs.live), parts.workspaces.root)
         self._closing = False
         watch = parts.metrics.watch
         watch("sessions_awake", "Sessions that are in memory", lambda: len(self._live))
@@ -102,7 +106,8 @@ class SessionService:
         """Wait for the runs that are going on or queued, so long at most."""
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*(live.finish() for live in self._live.values()))
+                going = *self._live.values(), *self.one_offs.live.values()
+                await asyncio.gather(*(live.finish() for live in going))
         except TimeoutError:
             log.warning("drain_timed_out", seconds=seconds)
 
@@ -113,6 +118,7 @@ class SessionService:
         await self._sweeper.stop()
         await self._disk.stop()
         await self.files.close()
+        await self.one_offs.close()
         await asyncio.gather(self._pool.stop(), *(live.close() for live in self._live.values()))
         self._live.clear()
 
@@ -138,11 +144,7 @@ class SessionService:
             return session
 
     async def _create(self, caller: Caller, request: CreateSession) -> Session:
-        language = find_language(request.language)
-        if language is None:
-            known = ", ".join(language_names())
-            problem = f"{request.language!r} is not a language here; there are: {known}"
-            raise InvalidRequest([FieldProblem("language", problem)])
+        language = asked_language(request.language)
         internet = request.allowInternetAccess
         record = SessionRecord(
             id=request.session_id or "sess_" + secrets.token_hex(12),

@@ -42,6 +42,8 @@ ENDPOINTS = [
     ("POST", "/api/sessions/s/restart", ""),
     ("POST", "/api/sessions/s/sleep", ""),
     ("POST", "/api/sessions/s/wake", ""),
+    ("POST", "/api/execute", '{"language": "python", "code": "1"}'),
+    ("GET", "/api/tools", ""),
     ("GET", "/metrics", ""),
 ]
 OF_A_SESSION = [endpoint for endpoint in ENDPOINTS if endpoint[1].startswith("/api/sessions/s")]

@@ -5,6 +5,7 @@ import re
 from typing import Any, cast
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tornado.web import RequestHandler
 
@@ -20,6 +21,11 @@ SERVED = [
     for method in METHODS
     if getattr(handler, method) is not getattr(RequestHandler, method)
 ]
+OPERATIONS = {
+    (path, method): said
+    for path, ways in document()["paths"].items()
+    for method, said in ways.items()
+}
 
 
 def test_the_document_is_valid_openapi():
@@ -46,6 +52,36 @@ def test_every_path_of_the_document_is_routed_to_its_handler():
     for path, handler in ROUTES.items():
         url = re.sub(r"\{\w+\}", "x", path)
         assert next(rule.target for rule in rules if rule.matcher.regex.match(url)) is handler
+
+
+def test_every_operation_has_an_example():
+    without = [
+        f"{handler.__name__}.{method}"
+        for _, method, handler in SERVED
+        if (operation := declared(getattr(handler, method))) is not None and operation.shown is None
+    ]
+    assert not without, "say example=Example({...}) in their @operation"
+    for (path, method), said in OPERATIONS.items():
+        for parameter in said["parameters"]:
+            assert "example" in parameter or parameter["in"] != "path", parameter
+        for content in said.get("requestBody", {}).get("content", {}).values():
+            assert content["examples"], f"{method} {path}"
+
+
+def test_an_example_is_as_the_schema_of_its_place_asks():
+    for said in OPERATIONS.values():
+        bodies = [said.get("requestBody", {}), *said["responses"].values()]
+        for content in (each for body in bodies for each in body.get("content", {}).values()):
+            for example in content.get("examples", {}).values():
+                if "schema" in content:
+                    schema = {**content["schema"], "components": document()["components"]}
+                    Draft202012Validator(schema).validate(example["value"])
+        for parameter in said["parameters"]:
+            if isinstance(example := parameter.get("example"), str):
+                schema = parameter["schema"]
+                is_text = schema.get("type", "string") == "string"
+                value = example if is_text else json.loads(example)
+                Draft202012Validator(schema).validate(value)
 
 
 def test_every_error_that_can_be_answered_is_said_of_some_operation():
