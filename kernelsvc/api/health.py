@@ -1,19 +1,41 @@
 """/health and /metrics: whether the process lives, can do its work, and what it has done."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 
+from kernelsvc import __version__, clock
 from kernelsvc.api.base import ApiHandler
 from kernelsvc.api.operations import Bytes, operation
 from kernelsvc.errors import Forbidden, NotReady
 from kernelsvc.metrics import CONTENT_TYPE
+from kernelsvc.models.fields import UtcTime
 
 
 class Health(BaseModel):
     """The service is well."""
 
     status: Literal["ok"] = "ok"
+
+
+class HealthReport(BaseModel):
+    """The service is well: which one it is, and its time."""
+
+    status: Literal["healthy"] = "healthy"
+    timestamp: Annotated[datetime, UtcTime]
+    version: str = __version__
+
+
+class HealthHandler(ApiHandler):
+    """/health"""
+
+    needs_key = False
+
+    @operation(HealthReport)
+    async def get(self) -> None:
+        """200 while the process answers at all, as ERA's clients ask for it."""
+        self.answer(HealthReport(timestamp=clock.now()))
 
 
 class LiveHandler(ApiHandler):

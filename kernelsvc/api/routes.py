@@ -9,7 +9,7 @@ from tornado.web import Application
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
-from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
+from kernelsvc.api.health import HealthHandler, LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
 from kernelsvc.api.runs import (
     RunEventsHandler,
@@ -45,6 +45,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    "/health": HealthHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
     "/metrics": MetricsHandler,
