@@ -147,7 +147,8 @@ def test_a_session_that_is_not_persistent_begins_each_run_anew_and_keeps_its_dat
         "import json, os\n"
         "print('x' in globals(), os.path.exists('f'), json.load(open('.session_data.json')))"
     )
-    assert run["stdout"] == "False False {'n': 2}\n"
+    assert (run["stdout"], run["memory"]) == ("False False {'n': 2}\n", "lost")
+    assert session.show()["file_count"] == 0
     assert session.show()["data"] == {"n": 2}
 
 
