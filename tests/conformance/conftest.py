@@ -53,10 +53,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in out]
 
 
+def _key(config: pytest.Config) -> str | None:
+    return config.getoption("--key") if config.getoption("--url", None) else OWN_KEY
+
+
 @pytest.fixture(scope="session")
 def key(pytestconfig: pytest.Config) -> str:
     """The key that the service asks for."""
-    return str(pytestconfig.getoption("--key", None) or OWN_KEY)
+    return _key(pytestconfig) or ""
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +83,7 @@ def url(pytestconfig: pytest.Config) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def client(url: str, pytestconfig: pytest.Config) -> Iterator[Client]:
     """A client of the service, with a key where it asks for one."""
-    given = pytestconfig.getoption("--key", None)
-    key = given if pytestconfig.getoption("--url", None) else OWN_KEY
+    key = _key(pytestconfig)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
         yield Client(http)
