@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StrictBool, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictStr,
+    WithJsonSchema,
+)
 
 from kernelsvc.models.fields import (
     NEVER,
@@ -22,13 +30,23 @@ from kernelsvc.models.limits import Limits
 
 SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
 
-_Seconds = Annotated[
+
+_EXACT = 2**53
+
+
+def _as_given(seconds: float) -> int | float | str:
+    """Whole seconds as 5, not 5.0: ERA's clients compare them as text."""
+    if math.isinf(seconds):
+        return NEVER
+    return int(seconds) if seconds.is_integer() and seconds < _EXACT else seconds
+
+
+_A_NUMBER = {"type": "number"}
+_Seconds = Annotated[float, PlainSerializer(_as_given, when_used="json"), WithJsonSchema(_A_NUMBER)]
+_SecondsOrNever = Annotated[
     float,
-    PlainSerializer(
-        lambda seconds: NEVER if math.isinf(seconds) else seconds,
-        return_type=float | str,
-        when_used="json",
-    ),
+    PlainSerializer(_as_given, when_used="json"),
+    WithJsonSchema({"anyOf": [_A_NUMBER, {"const": NEVER}]}),
 ]
 
 
@@ -123,8 +141,8 @@ class Session(BaseModel):
     state_detail: str | None = None
     created_at: Annotated[datetime, UtcTime]
     last_run_at: Annotated[datetime, UtcTime] | None
-    default_timeout: float | None
-    sleep_after: _Seconds
+    default_timeout: _Seconds | None
+    sleep_after: _SecondsOrNever
     on_timeout: OnTimeout
     env: dict[str, str]
     limits: Limits

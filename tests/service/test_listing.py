@@ -1,10 +1,6 @@
 """GET /api/sessions: order, pages, filters."""
 
-import asyncio
-
 import pytest
-
-from tests.support.waiting import eventually
 
 
 async def listed(api, query=""):
@@ -31,19 +27,6 @@ async def test_sessions_are_listed_whole_oldest_first(api):
     answer = await api.send("GET", "/api/sessions")
     assert [session["id"] for session in answer.json["sessions"]] == ["c", "a", "b"]
     assert answer.json["sessions"] == [await api.session(name) for name in "cab"]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 5, 7])
-async def test_pages_put_together_are_the_whole_list(api, limit):
-    names = ["s3", "s1", "s5", "s2", "s4"]
-    await make(api, *names)
-    pages, cursor = [], ""
-    while cursor is not None:
-        answer = (await api.send("GET", f"/api/sessions?limit={limit}{cursor}")).json
-        pages.append([session["id"] for session in answer["sessions"]])
-        cursor = answer["next_cursor"] and f"&cursor={answer['next_cursor']}"
-    assert [name for page in pages for name in page] == names
-    assert len(pages) == -(-5 // limit)
 
 
 async def test_a_limit_that_takes_all_has_no_next_page(api):
@@ -81,16 +64,6 @@ async def test_a_page_is_a_hundred_sessions_unless_asked_otherwise(api):
 # ---- filters
 
 
-async def test_metadata_filters_by_value_and_all_must_match(api):
-    await make(api, "a", metadata={"team": "x", "n": 1})
-    await make(api, "b", metadata={"team": "x", "n": 2})
-    await make(api, "c", metadata={"team": "y"})
-    assert await listed(api, "?metadata.team=x") == ["a", "b"]
-    assert await listed(api, "?metadata.team=x&metadata.n=2") == ["b"]
-    assert await listed(api, "?metadata.team=z") == []
-    assert await listed(api, "?metadata.none=x") == []
-
-
 @pytest.mark.parametrize(
     ("value", "asked"),
     [("ü 💥&=", "%C3%BC%20%F0%9F%92%A5%26%3D"), (1, "1"), (1.5, "1.5"), (True, "true"),
@@ -116,25 +89,6 @@ async def test_filters_and_pages_go_together(api):
     assert [session["id"] for session in answer["sessions"]] == ["s1", "s3", "s5"]
     rest = await listed(api, f"?limit=3&metadata.odd=1&cursor={answer['next_cursor']}")
     assert rest == ["s7"]
-
-
-async def test_state_filters_by_what_sessions_do_now(api):
-    await api.create("awake")
-    await api.create("asleep")
-    await api.send("POST", "/api/sessions/asleep/sleep")
-    await api.send("POST", "/api/sessions/awake/wake")
-    assert await listed(api, "?state=idle") == ["awake"]
-    assert await listed(api, "?state=sleeping") == ["asleep"]
-    assert await listed(api, "?state=running") == []
-    run = asyncio.create_task(api.run("import time; time.sleep(60)", "awake"))
-
-    async def is_running():
-        return await listed(api, "?state=running") == ["awake"]
-
-    await eventually(is_running)
-    await api.send("POST", "/api/sessions/awake/interrupt")
-    await run
-    assert await listed(api, "?state=idle") == ["awake"]
 
 
 async def test_language_filters_by_the_languages_name(api):

@@ -357,30 +357,6 @@ async def test_lone_surrogates_in_output_and_errors_do_not_lose_the_run(api):
     assert run["exit_code"] == 1
 
 
-async def test_data_is_a_file_before_the_run_and_the_file_is_data_after_it(api):
-    await api.create(data={"n": 1})
-    run = await api.run(
-        "import json\n"
-        "data = json.load(open('.session_data.json'))\n"
-        "data['n'] += 1\n"
-        "json.dump(data, open('.session_data.json', 'w'))"
-    )
-    assert run["data"] == {"n": 2}
-    assert (await api.session())["data"] == {"n": 2}
-
-
-async def test_data_of_a_timed_out_run_is_taken_over(api):
-    await api.create()
-    run = await api.run(
-        "import json, time\n"
-        "with open('.session_data.json', 'w') as f: json.dump({'saved': True}, f)\n"
-        "time.sleep(60)",
-        timeout=0.5,
-    )
-    assert run["exit_code"] == 124
-    assert run["data"] == {"saved": True}
-
-
 @pytest.mark.parametrize(
     "content", ["not json", "[1]", '{"a": NaN}', "[" * 100_000, '{"a": 1', "\\xff"]
 )
@@ -436,55 +412,12 @@ async def test_a_patch_during_a_run_holds_unless_the_code_wrote_the_file(api, tm
         assert session["default_timeout"] == 50
 
 
-async def test_a_session_that_is_not_persistent_forgets_all_but_its_data(api):
-    await api.create(persistent=False)
-    code = "import os, json\nprint(os.path.exists('f'), 'x' in globals())\n"
-    leave = "x = 1; open('f', 'w').close(); json.dump({'n': 1}, open('.session_data.json', 'w'))"
-    for expected in ({}, {"n": 1}):
-        assert (await api.session())["data"] == expected
-        run = await api.run(code + leave)
-        assert run["stdout"] == "False False\n"
-        assert run["memory"] == "lost"
-    assert (await api.session())["file_count"] == 0
-
-
 async def test_runs_of_one_session_execute_in_order_of_arrival(api, server):
     await api.create()
     await api.run("seen = []")
     requests = [RunRequest(code=f"seen.append({n})") for n in range(17)]
     await asyncio.gather(*(server.service.run(LOCAL, "s", request) for request in requests))
     assert (await api.run("seen"))["text"] == str(list(range(17)))
-
-
-async def test_one_run_too_many_is_429_and_reject_is_409(api):
-    await api.create()
-    running = asyncio.create_task(api.run("import time; time.sleep(30)", timeout=25))
-    await api.until_running()
-    body = {"code": "1", "if_busy": "reject"}
-    rejected = await api.send("POST", "/api/sessions/s/run", body)
-    assert (rejected.status, rejected.json["code"]) == (409, "session_busy")
-    queued = [
-        asyncio.create_task(api.send("POST", "/api/sessions/s/run", {"code": "1"}))
-        for _ in range(17)
-    ]
-    done, _ = await asyncio.wait(queued, return_when=asyncio.FIRST_COMPLETED)
-    full = done.pop().result()
-    assert (full.status, full.json["code"]) == (429, "queue_full")
-    assert full.headers["Retry-After"]
-    await api.send("POST", "/api/sessions/s/interrupt")
-    assert (await running)["exit_code"] == 130
-    answers = [answer for answer in await asyncio.gather(*queued) if answer is not full]
-    assert [answer.json["text"] for answer in answers] == ["1"] * 16
-
-
-async def test_a_client_that_goes_away_does_not_stop_its_run(api):
-    await api.create()
-    task = asyncio.create_task(api.run("import time; time.sleep(0.5); done = 'yes'"))
-    await api.until_running()
-    task.cancel()
-    assert (await api.run("done"))["text"] == "'yes'"
-    runs = (await api.send("GET", "/api/sessions/s/runs")).json["runs"]
-    assert [run["status"] for run in runs] == ["completed", "completed"]
 
 
 @pytest.mark.parametrize(

@@ -63,43 +63,6 @@ async def until_it_says(api, run_id, text):
 # ---- in the background
 
 
-async def test_a_background_run_is_answered_at_once_and_can_be_followed(api, tmp_path):
-    await api.create()
-    run = await begin(api, f"print('early')\n{HELD}print('late')\n7")
-    assert run["status"] in ("queued", "running")
-    assert run["exit_code"] is None
-    await until_it_says(api, run["run_id"], "early\n")
-    going = await found(api, run["run_id"])
-    assert (going["status"], going["stdout"]) == ("running", "early\n")
-    listed = (await api.send("GET", RUNS)).json
-    assert [(each["run_id"], each["status"]) for each in listed["runs"]] == [
-        (run["run_id"], "running")
-    ]
-    waiting = asyncio.create_task(found(api, run["run_id"], wait=30))
-    let_go(tmp_path)
-    ended = await waiting
-    assert (ended["status"], ended["exit_code"]) == ("completed", 0)
-    assert (ended["stdout"], ended["text"]) == ("early\nlate\n", "7")
-    assert await found(api, run["run_id"]) == ended
-
-
-async def test_waiting_ends_with_the_time_where_the_run_does_not(api, tmp_path):
-    await api.create()
-    run = await begin(api, HELD)
-    began = time.monotonic()
-    assert (await found(api, run["run_id"], wait=0.2))["status"] in ("queued", "running")
-    assert 0.2 <= time.monotonic() - began < 5
-    let_go(tmp_path)
-    assert (await found(api, run["run_id"], wait=30))["status"] == "completed"
-
-
-async def test_a_wait_that_is_no_time_is_refused(api):
-    await api.create()
-    for wait in ("-1", "x", "301", "", "nan", "1e9"):
-        answer = await api.http.get(f"{RUNS}/run_0?wait={wait}")
-        assert fields_of(problem_of(answer, 400, "invalid_request")) == ["wait"], wait
-
-
 async def test_a_background_run_that_finds_no_kernel_says_so_in_its_result(make_service):
     api = await make_service(kernel_start_timeout=0.001)
     await api.create()
@@ -110,19 +73,6 @@ async def test_a_background_run_that_finds_no_kernel_says_so_in_its_result(make_
 
 
 # ---- cancelled
-
-
-async def test_a_cancelled_run_is_interrupted_and_keeps_the_memory(api):
-    await api.create()
-    await api.run("x = 5")
-    run = await begin(api, "print('begun')\nimport time\ntime.sleep(60)", timeout=60)
-    await until_it_says(api, run["run_id"], "begun\n")
-    cancelled = (await api.send("DELETE", f"{RUNS}/{run['run_id']}")).json
-    assert (cancelled["status"], cancelled["exit_code"]) == ("interrupted", 130)
-    assert cancelled["memory"] == "kept"
-    assert (await api.run("x"))["text"] == "5"
-    # Once more changes nothing.
-    assert (await api.send("DELETE", f"{RUNS}/{run['run_id']}")).json == cancelled
 
 
 async def test_a_run_that_is_cancelled_in_the_queue_never_begins(api, tmp_path):
@@ -156,13 +106,6 @@ async def test_a_run_that_is_cancelled_in_the_queue_makes_room_at_once(make_serv
     let_go(tmp_path)
     assert (await found(api, first["run_id"], wait=30))["status"] == "completed"
     assert (await found(api, third["run_id"], wait=30))["text"] == "3"
-
-
-async def test_a_run_that_is_not_there_is_404(api):
-    await api.create()
-    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
-        answer = await api.http.request(method, f"{RUNS}/run_0{path}")
-        problem_of(answer, 404, "run_not_found")
 
 
 # ---- history
@@ -210,15 +153,6 @@ async def test_a_key_keeps_its_run_in_the_history_however_many_follow(make_servi
     again = await api.send("POST", RUN, {"code": "1"}, headers=headers)
     assert again.json == first
     assert (await api.send("GET", RUNS)).json["count"] == 2
-
-
-async def test_a_key_with_another_request_is_a_conflict(api):
-    await api.create()
-    headers = {"Idempotency-Key": "k"}
-    await api.send("POST", RUN, {"code": "1"}, headers=headers)
-    answer = await api.http.post(RUN, json={"code": "2"}, headers=headers)
-    problem_of(answer, 409, "idempotency_conflict")
-    assert (await api.session())["run_count"] == 1
 
 
 async def test_a_session_that_is_made_twice_with_one_key_is_one(api):

@@ -34,12 +34,6 @@ def workspaces(tmp_path):
     return sorted(path.name for path in (tmp_path / "data" / "workspaces").iterdir())
 
 
-async def test_memory_survives_from_run_to_run(api):
-    await api.create()
-    assert (await api.run("x = 20"))["exit_code"] == 0
-    assert (await api.run("x * 2 + 2"))["text"] == "42"
-
-
 # ---- create, show
 
 
@@ -261,15 +255,6 @@ async def test_patched_data_and_metadata_replace_the_old_as_a_whole(api):
     await api.send("PATCH", "/api/sessions/s", {"data": {"b": 2}, "metadata": {"b": 2}})
     session = await api.session()
     assert (session["data"], session["metadata"]) == ({"b": 2}, {"b": 2})
-
-
-async def test_patched_data_is_in_the_file_of_the_next_run(api):
-    await api.create(data={"a": 1})
-    await api.run("1")
-    await api.send("PATCH", "/api/sessions/s", {"data": {"b": 2}})
-    run = await api.run("print(open('.session_data.json').read())")
-    assert json.loads(run["stdout"]) == {"b": 2}
-    assert run["data"] == {"b": 2}
 
 
 async def test_a_patched_network_applies_at_the_next_kernel_and_the_answer_says_so(api):

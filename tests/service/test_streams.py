@@ -5,7 +5,6 @@ import json
 from contextlib import asynccontextmanager
 
 import httpx
-import pytest
 
 from kernelsvc.api import events as api_events
 from kernelsvc.app import serving
@@ -77,26 +76,6 @@ async def test_a_stream_has_every_kind_of_event_in_order_and_the_result_last(api
     assert [event.id for event in events] == [f"{done['run_id']}:{n}" for n in range(1, 7)]
 
 
-async def test_a_value_is_a_result_event(api):
-    await api.create()
-    value, done = await stream(api, "6 * 7")
-    assert value.name == "result"
-    assert value.data["data"] == {"text/plain": "42"}
-    assert done.data["exit_code"] == 0
-
-
-async def test_the_first_event_comes_while_the_run_goes_on(api, tmp_path):
-    await api.create()
-    async with streaming(api, f"print('early')\n{HELD}print('late')") as response:
-        assert response.headers["Content-Type"].startswith("text/event-stream")
-        events = events_of(response)
-        first = await anext(events)
-        assert first.data["content"] == "early\n"
-        assert (await api.session())["state"] == "running"
-        let_go(tmp_path)
-        assert [event.name async for event in events] == ["stdout", "done"]
-
-
 async def test_what_is_wrong_before_the_first_event_is_answered_as_json(api):
     await api.create()
     answer = await api.http.post("/api/sessions/nobody/stream", json={"code": "1"})
@@ -121,39 +100,6 @@ async def test_a_queued_stream_of_a_session_that_is_deleted_is_answered_as_json(
     await api.send("DELETE", "/api/sessions/s")
     problem_of(await queued, 404, "session_not_found")
     await first
-
-
-async def test_a_client_that_goes_away_does_not_stop_its_run(api, tmp_path):
-    await api.create()
-    async with streaming(api, f"print('early')\n{HELD}print('late')") as response:
-        run_id = response.headers["X-Run-Id"]
-        await anext(events_of(response))
-    let_go(tmp_path)
-    events = await watch(api, run_id)
-    assert text_of(events) == "early\nlate\n"
-    assert events[-1].data["exit_code"] == 0
-
-
-@pytest.mark.parametrize("way", ["stream", "events"])
-async def test_a_broken_stream_goes_on_behind_the_last_event_and_runs_nothing(api, tmp_path, way):
-    await api.create()
-    code = f"import sys\nprint('a'); sys.stdout.flush()\n{HELD}print('b')"
-    async with streaming(api, code) as response:
-        seen = await anext(events_of(response))
-    run_id = seen.id.partition(":")[0]
-    if way == "events":
-        going_on = asyncio.create_task(watch(api, run_id, seen.id))
-    else:
-        going_on = asyncio.create_task(stream(api, code, headers={"Last-Event-ID": seen.id}))
-    let_go(tmp_path)
-    events = await going_on
-    assert text_of(events) == "b\n"
-    assert events[-1].id == f"{run_id}:3"
-    assert (await api.session())["run_count"] == 1
-    # Whoever has seen all of it is told that there is no more.
-    headers = {"Last-Event-ID": events[-1].id}
-    path = f"/api/sessions/s/runs/{run_id}/events"
-    assert (await api.http.get(path, headers=headers)).status_code == 204
 
 
 async def test_a_point_that_is_none_of_the_runs_is_refused(api):

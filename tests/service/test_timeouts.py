@@ -131,51 +131,6 @@ async def test_interrupt_keeps_the_memory_where_it_was_enough_and_tells_where_no
     assert after["memory"] == "kept"
 
 
-async def test_policy_of_the_run_overrides_that_of_the_session(api):
-    await api.create(on_timeout="interrupt")
-    run = await api.run("import time; time.sleep(60)", timeout=0.5, on_timeout="restart")
-    assert (run["exit_code"], run["memory"]) == (124, "lost")
-
-
-async def test_finally_blocks_save_progress_before_the_end(api):
-    await api.create()
-    run = await api.run(
-        "import json, time\n"
-        "done = 0\n"
-        "try:\n"
-        "    while True: time.sleep(0.01); done += 1\n"
-        "finally:\n"
-        "    json.dump({'done': done}, open('.session_data.json', 'w'))\n"
-        "    print('saved')",
-        timeout=1,
-    )
-    assert (run["exit_code"], run["stdout"]) == (124, "saved\n")
-    assert 10 < run["data"]["done"] <= 100
-
-
-async def test_sigterm_handler_saves_progress_and_exits(api):
-    await api.create()
-    run = await api.run(
-        "import json, signal, sys, time\n"
-        "def save_and_exit(signum, frame):\n"
-        "    with open('.session_data.json', 'w') as f: json.dump({'items': items}, f)\n"
-        "    print(f'Timeout! Saved progress: {items} items')\n"
-        "    exit(124)\n"
-        "signal.signal(signal.SIGTERM, save_and_exit)\n"
-        "items = 0\n"
-        "while True:\n"
-        "    time.sleep(0.01)\n"
-        "    items += 1",
-        timeout=1,
-    )
-    assert run["exit_code"] == 124
-    assert run["timed_out"] is True
-    items = run["data"]["items"]
-    assert 10 < items <= 100
-    assert run["stdout"] == f"Timeout! Saved progress: {items} items\n"
-    assert (await api.run("1"))["exit_code"] == 0
-
-
 async def test_sigterm_handler_that_hangs_is_killed(api):
     await api.create()
     run = await api.run(
@@ -186,26 +141,6 @@ async def test_sigterm_handler_that_hangs_is_killed(api):
     )
     assert (run["exit_code"], run["memory"]) == (124, "lost")
     assert (await api.run("1"))["exit_code"] == 0
-
-
-async def test_request_then_session_then_service_decides_the_timeout(serve, io_loop, api):
-    await api.create("session", default_timeout=0.5)
-    sleep = "import time; time.sleep(1.5)"
-    assert (await api.run(sleep, "session"))["exit_code"] == 124
-    assert (await api.run(sleep, "session", timeout=60))["exit_code"] == 0
-    assert (await api.run(sleep, "session", timeout=None))["exit_code"] == 124
-    cleared = await api.send("PATCH", "/api/sessions/session", {"default_timeout": None})
-    assert cleared.json["session"]["default_timeout"] is None
-    assert (await api.run(sleep, "session"))["exit_code"] == 0
-
-
-async def test_timeout_does_not_count_the_queue_or_the_start(api):
-    await api.create()
-    first = asyncio.create_task(api.run("import time; time.sleep(1.5)"))
-    await api.until_running()
-    second = await api.run("time.sleep(0.2)", timeout=1)
-    assert (await first)["exit_code"] == 0
-    assert second["exit_code"] == 0
 
 
 HOG = "import asyncio, time; asyncio.get_running_loop().call_soon(time.sleep, 2); None"
@@ -230,15 +165,6 @@ async def test_an_interrupt_before_the_kernel_begins_with_a_run_reaches_it_when_
     assert float(run["duration"][:-1]) < 8
 
 
-async def test_patch_of_the_default_during_a_run_counts_from_the_next(api):
-    await api.create(default_timeout=30)
-    running = asyncio.create_task(api.run("import time; time.sleep(1)"))
-    await api.until_running()
-    await api.send("PATCH", "/api/sessions/s", {"default_timeout": 0.5})
-    assert (await running)["exit_code"] == 0
-    assert (await api.run("time.sleep(60)"))["exit_code"] == 124
-
-
 async def test_an_interrupt_right_at_the_begin_of_a_run_is_not_lost(api):
     await api.create()
     await api.run("before = 1")
@@ -261,45 +187,6 @@ async def test_interrupt_by_the_caller_is_130_and_keeps_the_memory(api):
         assert (run["exit_code"], run["status"], run["memory"]) == (130, "interrupted", "kept")
         assert run["timed_out"] is False
     assert (await api.run("before"))["text"] == "1"
-
-
-async def test_interrupt_without_a_run_does_nothing(api):
-    await api.create()
-    await api.run("before = 1")
-    assert (await api.send("POST", "/api/sessions/s/interrupt")).status == 200
-    assert (await api.run("before"))["text"] == "1"
-
-
-async def test_code_that_handles_its_interrupt_decides_how_it_ends(api):
-    await api.create()
-    running = asyncio.create_task(
-        api.run(
-            "import time\n"
-            "try:\n"
-            "    open('inside', 'w').close()\n"
-            "    time.sleep(60)\n"
-            "except KeyboardInterrupt:\n"
-            "    print('handled')"
-        )
-    )
-
-    async def is_inside():
-        return (await api.session())["file_count"] == 1
-
-    await eventually(is_inside)
-    await api.send("POST", "/api/sessions/s/interrupt")
-    run = await running
-    assert (run["exit_code"], run["stdout"]) == (0, "handled\n")
-
-
-async def test_restart_gives_an_empty_memory_and_keeps_the_files(api):
-    await api.create()
-    await api.run("before = 1; open('f', 'w').write('kept')")
-    assert (await api.send("POST", "/api/sessions/s/restart")).json["state"] == "idle"
-    run = await api.run("'before' in globals(), open('f').read()")
-    assert run["text"] == "(False, 'kept')"
-    assert (run["memory"], run["memory_detail"]) == ("lost", "the kernel was restarted")
-    assert (await api.run("1"))["memory"] == "kept"
 
 
 async def test_restart_during_a_run_ends_it_with_130(api):

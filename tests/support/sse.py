@@ -1,7 +1,7 @@
 """Reading server-sent events, as the HTML standard has them."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,38 @@ class Sse:
     data: Any
 
 
-async def events_of(response: httpx.Response) -> AsyncIterator[Sse]:
-    """The events of an answer, as they come; comments are left out."""
-    fields: dict[str, str] = {}
-    async for line in response.aiter_lines():
+class _Lines:
+    """Puts lines together to events; comments are left out."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, str] = {}
+
+    def event(self, line: str) -> Sse | None:
+        """The event that ends with this line, if one does."""
         if line:
             name, _, value = line.partition(": ")
-            fields[name] = value
-        elif "data" in fields:
-            yield Sse(fields["event"], fields["id"], json.loads(fields["data"]))
-            fields = {}
+            self._fields[name] = value
+            return None
+        fields, self._fields = self._fields, {}
+        if "data" not in fields:
+            return None
+        return Sse(fields["event"], fields["id"], json.loads(fields["data"]))
+
+
+async def events_of(response: httpx.Response) -> AsyncIterator[Sse]:
+    """The events of an answer, as they come."""
+    lines = _Lines()
+    async for line in response.aiter_lines():
+        if event := lines.event(line):
+            yield event
+
+
+def events_in(response: httpx.Response) -> Iterator[Sse]:
+    """The same for a client that is not asynchronous."""
+    lines = _Lines()
+    for line in response.iter_lines():
+        if event := lines.event(line):
+            yield event
 
 
 def text_of(events: list[Sse], name: str = "stdout") -> str:
