@@ -41,6 +41,7 @@ from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
 from kernelsvc.store.accepted import AcceptedStore
+from kernelsvc.store.code import CodeStore
 from kernelsvc.store.database import Database, DatabaseUnusable
 from kernelsvc.store.deliveries import DeliveryStore
 from kernelsvc.store.keys import KeyStore
@@ -147,7 +148,16 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         metrics = Metrics()
         accepted = AcceptedStore(database)
         parts = SessionParts(
-            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, poster.check
+            policy,
+            launcher,
+            pool,
+            workspaces,
+            sessions,
+            runs,
+            metrics,
+            accepted,
+            poster.check,
+            CodeStore(database),
         )
         service = SessionService(parts)
 

@@ -4,6 +4,7 @@
     |-- InvalidRequest          invalid_request       a field is missing, unknown or wrong
     |-- SessionNotFound         session_not_found
     |-- RunNotFound             run_not_found
+    |-- NoStoredCode            no_stored_code      no code was stored in the session
     |-- SessionExists           session_exists        the id is taken
     |-- SessionBusy             session_busy          a run is going on and the caller will not wait
     |-- Unauthorized            unauthorized          the key is missing or not valid
@@ -69,6 +70,18 @@ class RunNotFound(KernelsvcError):
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no run {run_id!r} in this session's history")
+
+
+class NoStoredCode(KernelsvcError):
+    """No code was stored in the session."""
+
+    code = "no_stored_code"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"no code is stored in session {session_id!r}; "
+            f"PUT /api/sessions/{session_id}/code stores some"
+        )
 
 
 class SessionExists(KernelsvcError):

@@ -197,9 +197,13 @@ class ApiHandler(RequestHandler):
         # JSON that is opened as a page loads and runs nothing, and stands in no frame.
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
-    def body(self, model: type[ModelT]) -> ModelT:
-        """The request's body as `model`; raises InvalidRequest, which names the wrong fields."""
-        return self.validated(model, self._json())
+    def body(self, model: type[ModelT], *, may_be_missing: bool = False) -> ModelT:
+        """The request's body as `model`; raises InvalidRequest, which names the wrong fields.
+
+        One that `may_be_missing` is then as `{}`.
+        """
+        is_missing = may_be_missing and self._received == 0
+        return self.validated(model, {} if is_missing else self._json())
 
     def validated(self, model: type[ModelT], value: Any) -> ModelT:
         """`value` as `model`; raises InvalidRequest."""

@@ -109,8 +109,8 @@ def _described(
         "security": [{_KEY: []}, {}] if handler.needs_key else [],
     }
     if operation.body is not None:
-        is_json = not isinstance(operation.body, Bytes)
-        said["requestBody"] = {"required": is_json, "content": _content(operation.body, refs)}
+        is_needed = not (isinstance(operation.body, Bytes) or operation.body_may_be_missing)
+        said["requestBody"] = {"required": is_needed, "content": _content(operation.body, refs)}
     return said
 
 

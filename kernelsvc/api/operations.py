@@ -58,6 +58,7 @@ class Operation:
     errors: tuple[type[KernelsvcError], ...] = ()
     refusals: tuple[HTTPStatus, ...] = ()
     may_be_unchanged: bool = False
+    body_may_be_missing: bool = False
 
     @property
     def query_names(self) -> tuple[str, ...]:

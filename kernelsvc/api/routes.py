@@ -7,6 +7,7 @@ from typing import Any
 from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
+from kernelsvc.api.code import CodeHandler
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
@@ -19,6 +20,7 @@ from kernelsvc.api.runs import (
     StreamHandler,
 )
 from kernelsvc.api.sessions import (
+    DuplicateHandler,
     InterruptHandler,
     RestartHandler,
     SessionHandler,
@@ -38,9 +40,11 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/runs": RunsHandler,
     _SESSION + "/runs/{run_id}": RunResultHandler,
     _SESSION + "/runs/{run_id}/events": RunEventsHandler,
+    _SESSION + "/code": CodeHandler,
     _SESSION + "/files": FilesHandler,
     _SESSION + "/files/{path}": FileHandler,
     _SESSION + "/archive": ArchiveHandler,
+    _SESSION + "/duplicate": DuplicateHandler,
     _SESSION + "/interrupt": InterruptHandler,
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,

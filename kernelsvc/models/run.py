@@ -3,9 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from kernelsvc.models.fields import CallbackUrl, Environment, OnTimeout, Timeout, UtcTime
+from kernelsvc.models.fields import (
+    CallbackUrl,
+    Environment,
+    OnTimeout,
+    SourceCode,
+    Text,
+    Timeout,
+    UtcTime,
+)
 from kernelsvc.models.output import Output
 
 RunStatus = Literal["queued", "running", "completed", "failed", "timed_out", "interrupted"]
@@ -15,38 +23,21 @@ Memory = Literal["kept", "restored", "lost"]
 class RunRequest(BaseModel):
     """The body of POST /api/sessions/{id}/run.
 
-    `timeout` is in seconds and counts from when the kernel starts on the code; None means the
-    session's default. `stdin` is what input() and sys.stdin read, line by line.
+    Without `code` it is the code that is stored in the session. `timeout` is in seconds and counts
+    from when the kernel starts on the code; None means the session's default. `stdin` is what
+    input() and sys.stdin read, line by line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: StrictStr
+    code: SourceCode | None = None
     timeout: Timeout = None
     env: Environment = Field(default_factory=dict)
     on_timeout: OnTimeout | None = None
-    stdin: StrictStr | None = None
+    stdin: Text | None = None
     background: StrictBool = False
     callback_url: CallbackUrl = None
     if_busy: Literal["queue", "reject"] = "queue"
-
-    @field_validator("code")
-    @classmethod
-    def _is_runnable(cls, code: str) -> str:
-        if not code.strip():
-            raise ValueError("is empty: there is nothing to run")
-        if "\0" in code:
-            raise ValueError("holds a NUL character, which Python source cannot")
-        return code
-
-    @field_validator("code", "stdin")
-    @classmethod
-    def _is_text(cls, text: str | None) -> str | None:
-        try:
-            (text or "").encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"holds a lone surrogate at character {error.start}") from None
-        return text
 
 
 class RunError(BaseModel):

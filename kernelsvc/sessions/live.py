@@ -10,13 +10,13 @@ turn of a run that is going on: they reach it through its `StopSignal`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
-from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
@@ -38,6 +38,8 @@ from kernelsvc.sessions.turns import Turns
 
 _ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -260,6 +262,21 @@ class LiveSession:
                 self._data.patch(before.data)
             raise
 
+    async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the session's files and data while none of its runs goes on.
+
+        It waits in the queue as a run does; raises QueueFull. What the code's threads do meanwhile
+        cannot be known.
+        """
+        if self._turns.waiting > self._policy.max_queued_runs:
+            raise QueueFull(self._record.id, self._policy.max_queued_runs)
+
+        async def do() -> T:
+            await self._data.take()
+            return await work()
+
+        return await self._turns.do(do)
+
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
         await self._turns.finish()
@@ -359,7 +376,7 @@ class LiveSession:
         await self._runs.finish(
             run,
             number,
-            job.request.code,
+            job.code,
             was_pending=job.accepted is not None,
             callback_url=job.request.callback_url,
         )

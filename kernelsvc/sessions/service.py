@@ -1,8 +1,6 @@
 """What can be done with sessions: the table of contents of the product."""
 
 import asyncio
-import json
-import secrets
 from typing import Final
 
 import structlog
@@ -20,6 +18,8 @@ from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
     CreateSession,
+    Duplicate,
+    Duplicated,
     PatchSession,
     Session,
     SessionFilter,
@@ -27,10 +27,13 @@ from kernelsvc.models.session import (
     SessionRecord,
 )
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.code import SessionCode
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
+from kernelsvc.sessions.duplicate import Duplicator
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
@@ -46,7 +49,7 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files, `runs` with their runs.
+    `files` is what can be done with their files, `runs` with their runs, `code` with their code.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -55,6 +58,8 @@ class SessionService:
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
+        self._newcomers = Newcomers(self._quotas)
+        self._duplicator = Duplicator(parts, self._newcomers)
         self._pool = parts.pool
         self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
@@ -67,7 +72,9 @@ class SessionService:
             self._live,
             self._awake,
             self._record,
+            parts.code,
         )
+        self.code = SessionCode(parts.code, self._present)
         self._sweeper = Sweeper(parts.runs)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
@@ -113,7 +120,11 @@ class SessionService:
         await self._sweeper.stop()
         await self._disk.stop()
         await self.files.close()
-        await asyncio.gather(self._pool.stop(), *(live.close() for live in self._live.values()))
+        await asyncio.gather(
+            self._pool.stop(),
+            self._duplicator.finish(),
+            *(live.close() for live in self._live.values()),
+        )
         self._live.clear()
 
     # ---- sessions
@@ -145,7 +156,7 @@ class SessionService:
             raise InvalidRequest([FieldProblem("language", problem)])
         internet = request.allowInternetAccess
         record = SessionRecord(
-            id=request.session_id or "sess_" + secrets.token_hex(12),
+            id=request.session_id or new_session_id(),
             language=language.name,
             persistent=request.persistent,
             created_at=clock.now(),
@@ -162,17 +173,27 @@ class SessionService:
             allow_public_access=request.allowPublicAccess,
             owner=caller.owner,
         )
-        self._quotas.add_session(caller)
-        try:
+        with self._newcomers.coming(caller, record.id):
             await self._sessions.add(record)
-        except BaseException:
-            self._quotas.drop_session(caller.owner)
-            raise
-        await asyncio.to_thread(self._workspaces.create, record.id)
+            await asyncio.to_thread(self._workspaces.create, record.id)
         live = self._adopt(record)
         live.begin_wake()
         log.info("session_created", session_id=record.id, language=record.language)
         return await self._show(record)
+
+    async def duplicate(self, caller: Caller, session_id: str, request: Duplicate) -> Duplicated:
+        """Make a session that has what this one has: files, data, settings, stored code.
+
+        Its kernel is a new one: memory is copied by who forks kernels, who begins here. Raises what
+        `create` does, QueueFull, WorkspaceFull, StorageFull and FileNotAccessible.
+        """
+        source = await self._awake(caller, session_id)
+        new_id = request.new_id or request.id or new_session_id()
+        record = await self._duplicator.duplicate(caller, source, new_id, request.data)
+        self._adopt(record).begin_wake()
+        log.info("session_duplicated", session_id=record.id, source=session_id)
+        shown = await self._show(record)
+        return Duplicated(**shown.model_dump(), source_session_id=session_id)
 
     async def get(self, caller: Caller, session_id: str) -> Session:
         """The session as it is now."""
@@ -197,7 +218,7 @@ class SessionService:
             for record in page:
                 live = self._live.get(record.id)
                 record = live.record if live else record
-                if _matches(record, self._state(record), wanted):
+                if wanted.matches(record, self._state(record)):
                     if len(found) == wanted.limit:
                         return SessionList(
                             sessions=found, count=len(found), next_cursor=found[-1].id
@@ -359,14 +380,3 @@ _SHOWN = (
     "run_count",
     "owner",
 )
-
-
-def _matches(record: SessionRecord, state: str, wanted: SessionFilter) -> bool:
-    return wanted.state in (None, state) and all(
-        key in record.metadata and _as_text(record.metadata[key]) == value
-        for key, value in wanted.metadata.items()
-    )
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
