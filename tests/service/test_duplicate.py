@@ -66,7 +66,7 @@ async def test_a_copy_has_files_data_settings_and_code_and_is_independent_from_t
     assert (await get(api, "f", "copy")).text == "changed"
 
 
-async def test_a_copy_made_during_a_run_is_of_what_the_run_left_and_may_have_other_data(api, server):
+async def test_a_copy_made_during_a_run_is_of_what_it_left_and_may_have_other_data(api, server):
     await api.create(data={"n": 1})
     running = asyncio.ensure_future(
         api.run("print(1)\nimport os, time\nwhile not os.path.exists('go'): time.sleep(.01)\n"
