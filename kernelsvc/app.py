@@ -176,6 +176,9 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             settings.max_body_bytes,
             check_ready,
             settings.header_timeout,
+            settings.proxy_timeout,
+            settings.proxy_idle_timeout,
+            settings.base_url,
             keys,
             metrics,
             _front(settings, on_loopback),
@@ -361,6 +364,7 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         limits=settings.limits,
         internet_by_default=settings.internet_by_default,
         max_sessions=settings.max_sessions,
+        max_proxy_connections=settings.max_proxy_connections,
         capacity=CapacityPolicy(
             settings.max_kernels, settings.max_starting, settings.min_free_memory
         ),

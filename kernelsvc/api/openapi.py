@@ -31,7 +31,7 @@ from kernelsvc.models.problem import Problem
 Json = dict[str, Any]
 Refs = dict[type[BaseModel], Json]
 
-METHODS: Final = ("get", "head", "put", "post", "patch", "delete")
+METHODS: Final = ("get", "head", "put", "post", "patch", "delete", "options")
 """The methods that are served anywhere."""
 
 _IN: Final = "validation"
@@ -47,6 +47,8 @@ _ABOUT: Final = (
 _PATH_PARAMETERS: Final[Mapping[str, Parameter]] = {
     "session_id": Parameter("session_id", "the session"),
     "run_id": Parameter("run_id", "the run"),
+    "port": Parameter("port", "the port", {"type": "integer", "minimum": 1, "maximum": 65535}),
+    "rest": Parameter("rest", "what the server is asked for; may be missing, slash and all"),
     "path": Parameter("path", "the file's path in the session; its slashes need not be escaped"),
 }
 _ALWAYS: Final = (InvalidRequest, Forbidden, WrongHost)
@@ -152,6 +154,8 @@ def _answers(operation: Operation, refs: Refs) -> Json:
         }
         for status, content in operation.answers.items()
     }
+    if operation.passes_on:
+        answers["default"] = {"description": "whatever it answers", "content": {"*/*": {}}}
     if operation.may_be_unchanged:
         answers["304"] = {"description": "the client has it already", "headers": headers}
     return answers

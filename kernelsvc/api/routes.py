@@ -12,6 +12,7 @@ from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
+from kernelsvc.api.proxy import HostHandler, ProxyHandler
 from kernelsvc.api.runs import (
     RunEventsHandler,
     RunHandler,
@@ -49,13 +50,16 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    _SESSION + "/host": HostHandler,
+    "/proxy/{session_id}/{port}/{rest}": ProxyHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
     "/metrics": MetricsHandler,
     "/openapi.json": DocumentHandler,
     "/docs": DocsHandler,
 }
-"""Paths as OpenAPI writes them. A file's path is what is left of the URL, slashes included."""
+"""Paths as OpenAPI writes them. A file's path is what is left of the URL, slashes included; so is
+the rest of a URL for a server in a session, which may be missing."""
 
 
 @cache
@@ -71,7 +75,7 @@ def make_application(context: ApiContext) -> Application:
     return Application(
         [
             (
-                re.sub(r"\{\w+\}", "([^/]+)", path.replace("{path}", "(.*)")),
+                _pattern(path),
                 handler,
                 documented if issubclass(handler, DocumentHandler) else arguments,
             )
@@ -80,3 +84,8 @@ def make_application(context: ApiContext) -> Application:
         default_handler_class=UnknownPath,
         default_handler_args=arguments,
     )
+
+
+def _pattern(path: str) -> str:
+    open_ended = path.replace("{path}", "(.*)").replace("/{rest}", "(/.*)?")
+    return re.sub(r"\{\w+\}", "([^/]+)", open_ended)

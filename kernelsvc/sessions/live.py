@@ -35,6 +35,7 @@ from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
+from kernelsvc.sessions.visits import Visits
 
 _ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
@@ -61,6 +62,7 @@ class LiveSession:
         self._sessions, self._runs = parts.sessions, parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
+        self.visits = Visits(self._turn_ended)
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queue = RunQueue(
             self._turns,
@@ -118,8 +120,8 @@ class LiveSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a turn is being taken or waited for."""
-        return self._turns.is_busy or len(self._queue) > 0
+        """Whether a turn is being taken or waited for, or somebody visits."""
+        return self._turns.is_busy or len(self._queue) > 0 or self.visits.are_open
 
     @property
     def has_kernel(self) -> bool:
@@ -201,14 +203,16 @@ class LiveSession:
         await self._wake()
 
     async def sleep(self) -> None:
-        """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
-        if len(self._queue):
-            raise SessionBusy(self._record.id)
+        """End the kernel, keep everything else; raises SessionBusy during runs and visits."""
+        self._check_may_sleep()
         await self._turns.do(self._fall_asleep)
 
-    async def _fall_asleep(self) -> None:
-        if len(self._queue):
+    def _check_may_sleep(self) -> None:
+        if len(self._queue) or self.visits.are_open:
             raise SessionBusy(self._record.id)
+
+    async def _fall_asleep(self) -> None:
+        self._check_may_sleep()
         await self._end_kernel()
         await self._slot.free()
         self._lost = _ASLEEP if self._record.run_count else None
@@ -263,10 +267,9 @@ class LiveSession:
             raise
 
     async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the session's files and data while none of its runs goes on.
+        """Do something with the files and data while no run goes on; raises QueueFull.
 
-        It waits in the queue as a run does; raises QueueFull. What the code's threads do meanwhile
-        cannot be known.
+        It waits as a run does. What the code's threads do meanwhile cannot be known.
         """
         if self._turns.waiting > self._policy.max_queued_runs:
             raise QueueFull(self._record.id, self._policy.max_queued_runs)

@@ -36,6 +36,7 @@ from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.ports import SessionPorts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
 from kernelsvc.sessions.sweeper import Sweeper
@@ -49,7 +50,8 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files, `runs` with their runs, `code` with their code.
+    `files` is what can be done with their files, `runs` with their runs, `code` with their stored
+    code, `ports` with the servers that they run.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -75,6 +77,13 @@ class SessionService:
             parts.code,
         )
         self.code = SessionCode(parts.code, self._present)
+        self.ports = SessionPorts(
+            self._live,
+            parts.sessions,
+            parts.code,
+            self.runs,
+            parts.policy.max_proxy_connections,
+        )
         self._sweeper = Sweeper(parts.runs)
         self._disk = DiskWatch(self._live, parts.workspaces.root)
         self._closing = False
@@ -104,6 +113,7 @@ class SessionService:
         """Take nothing new from here on."""
         self._closing = True
         self.files.refuse_new()
+        self.ports.refuse_new()
 
     async def drain(self, seconds: float) -> None:
         """Wait for the runs that are going on or queued, so long at most."""
@@ -239,6 +249,8 @@ class SessionService:
             note = "allowInternetAccess applies when the session next starts a kernel"
         if changes:
             await live.patch(changes)
+            if not live.record.allow_public_access:
+                self.ports.cut(session_id)
             self._culler.reconsider(live)
         return await self._show(live.record), note
 
