@@ -192,13 +192,20 @@ class RelayHandler(ApiHandler):
                 await self._exchange.send(chunk)
             except KernelsvcError as error:
                 self._fail(error)
-        elif self._refusal is None:
-            self._received += len(chunk)
-            self._chunks.append(chunk)
-            if self._received > MOST_BYTES:
-                self._refusal = RequestTooLarge("the body", MOST_BYTES)
-                self._chunks.clear()
+        else:
+            self._keep(chunk)
         self.expect_more()
+
+    def _keep(self, chunk: bytes) -> None:
+        """Keep a piece for stored code, or not, where the request has been refused."""
+        self._received += len(chunk)
+        if self._refusal is None and self._received <= MOST_BYTES:
+            self._chunks.append(chunk)
+            return
+        self._chunks.clear()
+        self._refusal = self._refusal or RequestTooLarge("the body", MOST_BYTES)
+        if self._received > _MOST_IGNORED:
+            self._fail(self._refusal)
 
     # ---- the answer
 

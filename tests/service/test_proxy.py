@@ -258,7 +258,8 @@ async def test_a_server_that_says_nothing_is_left_after_a_while(api):
 
 async def test_an_endless_answer_ends_with_its_client_and_keeps_nobody_waiting(api):
     async with api.http.stream("GET", P + "/endless") as endless:
-        await anext(endless.aiter_raw())
+        pieces = endless.aiter_raw()
+        await anext(pieces)
         began = time.monotonic()
         assert (await ask(api, "/chunks")).status_code == 200
         assert (await api.session())["state"] == "idle"
