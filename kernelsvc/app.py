@@ -41,6 +41,7 @@ from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
 from kernelsvc.store.accepted import AcceptedStore
+from kernelsvc.store.code import CodeStore
 from kernelsvc.store.database import Database, DatabaseUnusable
 from kernelsvc.store.deliveries import DeliveryStore
 from kernelsvc.store.keys import KeyStore
@@ -147,7 +148,16 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         metrics = Metrics()
         accepted = AcceptedStore(database)
         parts = SessionParts(
-            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, poster.check
+            policy,
+            launcher,
+            pool,
+            workspaces,
+            sessions,
+            runs,
+            metrics,
+            accepted,
+            poster.check,
+            CodeStore(database),
         )
         service = SessionService(parts)
 
@@ -166,6 +176,9 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             settings.max_body_bytes,
             check_ready,
             settings.header_timeout,
+            settings.proxy_timeout,
+            settings.proxy_idle_timeout,
+            settings.base_url,
             keys,
             metrics,
             _front(settings, on_loopback),
@@ -351,6 +364,7 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         limits=settings.limits,
         internet_by_default=settings.internet_by_default,
         max_sessions=settings.max_sessions,
+        max_proxy_connections=settings.max_proxy_connections,
         capacity=CapacityPolicy(
             settings.max_kernels, settings.max_starting, settings.min_free_memory
         ),

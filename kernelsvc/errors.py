@@ -4,6 +4,7 @@
     |-- InvalidRequest          invalid_request       a field is missing, unknown or wrong
     |-- SessionNotFound         session_not_found
     |-- RunNotFound             run_not_found
+    |-- NoStoredCode            no_stored_code      no code was stored in the session
     |-- SessionExists           session_exists        the id is taken
     |-- SessionBusy             session_busy          a run is going on and the caller will not wait
     |-- Unauthorized            unauthorized          the key is missing or not valid
@@ -20,6 +21,12 @@
     |-- PreconditionFailed      precondition_failed   If-Match or If-None-Match does not hold
     |-- WorkspaceFull           workspace_full        the workspace would grow above its limit
     |-- StorageFull             storage_full          the disk has no room
+    |-- PublicAccessDisabled    public_access_disabled  the session's ports are closed to requests
+    |-- TooManyConnections      too_many_connections    to the session's ports
+    |-- NoListener              no_listener         nothing answers on the port
+    |-- BadGateway              bad_gateway         the server inside broke off or made no sense
+    |-- GatewayTimeout          gateway_timeout     the server inside took too long
+    |-- RequestTooLarge         request_too_large   too large for stored code
     |-- KernelStartFailed       kernel_start_failed
     |-- NotReady                not_ready           no session could be created now
     `-- ShuttingDown            shutting_down
@@ -71,6 +78,18 @@ class RunNotFound(KernelsvcError):
         super().__init__(f"there is no run {run_id!r} in this session's history")
 
 
+class NoStoredCode(KernelsvcError):
+    """No code was stored in the session."""
+
+    code = "no_stored_code"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"no code is stored in session {session_id!r}; "
+            f"PUT /api/sessions/{session_id}/code stores some"
+        )
+
+
 class SessionExists(KernelsvcError):
     """The id that was asked for is taken."""
 
@@ -86,7 +105,7 @@ class SessionBusy(KernelsvcError):
     code = "session_busy"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} is busy with a run")
+        super().__init__(f"session {session_id!r} is busy with a run or a request to its ports")
 
 
 class IdempotencyConflict(KernelsvcError):
@@ -213,6 +232,72 @@ class StorageFull(KernelsvcError):
 
     def __init__(self) -> None:
         super().__init__("the service's disk is full; nothing was stored")
+
+
+class PublicAccessDisabled(KernelsvcError):
+    """The session takes no requests to its ports: its `allowPublicAccess` is false."""
+
+    code = "public_access_disabled"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} takes no requests to its ports; "
+            f"PATCH it with allowPublicAccess true"
+        )
+
+
+class TooManyConnections(KernelsvcError):
+    """As many requests to the session's ports as the configuration allows are open already."""
+
+    code = "too_many_connections"
+
+    def __init__(self, session_id: str, limit: int) -> None:
+        super().__init__(
+            f"{limit} requests to ports of session {session_id!r} are open already; "
+            f"try again when one has ended"
+        )
+
+
+class NoListener(KernelsvcError):
+    """Nothing listens on the port, and no code is stored that could answer."""
+
+    code = "no_listener"
+
+    def __init__(self, session_id: str, port: int) -> None:
+        super().__init__(
+            f"nothing in session {session_id!r} listens on port {port}, and no code is stored in "
+            f"it to answer instead"
+        )
+
+
+class BadGateway(KernelsvcError):
+    """The server in the session broke off, or what it says is no HTTP."""
+
+    code = "bad_gateway"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the session's server gave no answer: {reason}")
+
+
+class GatewayTimeout(KernelsvcError):
+    """The server in the session, or the code that is stored there, did not answer in time."""
+
+    code = "gateway_timeout"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the session's server gave no answer: {reason}")
+
+
+class RequestTooLarge(KernelsvcError):
+    """The request does not fit into the environment of the stored code. Sizes in bytes."""
+
+    code = "request_too_large"
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(
+            f"{what} of a request that stored code answers may have {limit} bytes; "
+            f"a server on the port takes more"
+        )
 
 
 class KernelStartFailed(KernelsvcError):

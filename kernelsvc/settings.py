@@ -157,6 +157,10 @@ class Settings(BaseSettings):
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     max_data_bytes: PositiveInt = 1024 * 1024
 
+    proxy_timeout: Duration = 60.0
+    proxy_idle_timeout: Duration = 300.0
+    max_proxy_connections: PositiveInt = 64
+
     sandbox: Literal["auto", "off"] = "auto"
     allow_unsandboxed: bool = False
     sandbox_user: Annotated[int, Field(ge=1, lt=1 << 31)] = 60878
@@ -185,6 +189,7 @@ class Settings(BaseSettings):
             "terminate_grace",
             "callback_timeout",
             "callback_first_pause",
+            "proxy_timeout",
         ):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"{name} cannot be never")

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from kernelsvc.api.front import Front, check_parameters, preflight_headers
@@ -38,7 +39,8 @@ class ApiContext:
     """What the handlers work with.
 
     A client that neither sends nor takes anything of a file for `stall_timeout` seconds is hung up
-    on.
+    on. `proxy_timeout` and `proxy_idle_timeout` are for servers in sessions (see `Patience`).
+    `base_url` is where the service is reached from, where the configuration says so.
     """
 
     service: SessionService
@@ -46,6 +48,9 @@ class ApiContext:
     max_body_bytes: int
     check_ready: Callable[[], Awaitable[None]]
     stall_timeout: float
+    proxy_timeout: float
+    proxy_idle_timeout: float
+    base_url: str | None
     keys: KeyRing
     metrics: Metrics
     front: Front = field(default_factory=Front)
@@ -108,7 +113,7 @@ class ApiHandler(RequestHandler):
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         front, headers = self.context.front, self.request.headers
         front.check_host(self.request.host)
-        front.check_origin(headers.get("Origin"), f"{self.request.protocol}://{self.request.host}")
+        front.check_page(headers, f"{self.request.protocol}://{self.request.host}")
         self._set_page_headers()
         if self._is_preflight():
             self._answer_preflight()
@@ -197,9 +202,13 @@ class ApiHandler(RequestHandler):
         # JSON that is opened as a page loads and runs nothing, and stands in no frame.
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
-    def body(self, model: type[ModelT]) -> ModelT:
-        """The request's body as `model`; raises InvalidRequest, which names the wrong fields."""
-        return self.validated(model, self._json())
+    def body(self, model: type[ModelT], *, may_be_missing: bool = False) -> ModelT:
+        """The request's body as `model`; raises InvalidRequest, which names the wrong fields.
+
+        One that `may_be_missing` is then as `{}`.
+        """
+        is_missing = may_be_missing and self._received == 0
+        return self.validated(model, {} if is_missing else self._json())
 
     def validated(self, model: type[ModelT], value: Any) -> ModelT:
         """`value` as `model`; raises InvalidRequest."""
@@ -232,6 +241,17 @@ class ApiHandler(RequestHandler):
     async def answer_large(self, model: BaseModel) -> None:
         """Finish with a model that takes its time to become JSON."""
         self._answer(await asyncio.to_thread(_to_json, model), HTTPStatus.OK)
+
+    async def send(self, data: bytes) -> bool:
+        """Send a piece, and wait until it is on its way; False where the client has gone."""
+        try:
+            async with asyncio.timeout(self.context.stall_timeout):
+                self.write(data)
+                await self.flush()
+        except (StreamClosedError, TimeoutError):
+            self.hang_up()
+            return False
+        return True
 
     def _answer(self, body: bytes, status: HTTPStatus) -> None:
         self.set_status(status)

@@ -4,10 +4,16 @@ A browser can be made to send requests to a service on loopback in two ways. *DN
 page's own host name comes to mean 127.0.0.1, and the page is then same-origin with us; such a
 request has the page's name in `Host`. *Cross-site requests*: any page may send some requests
 anywhere without asking, and need not be able to read the answer for code to have run; such a
-request has the page's origin in `Origin`, which no page can leave out or change. Other clients send
-no `Origin` and are not concerned.
+request has the page's origin in `Origin`, which no page can leave out or change, unless it asks for
+what a page may show of others (an image, say): then `Sec-Fetch-Mode` tells. Other clients send
+neither and are not concerned.
+
+The pages that sessions serve below `/proxy/` come from the service's own origin. Browsers are told
+to give each an origin of its own (`proxy.headers`), which is `null` in `Origin`. A browser that
+does not listen still says where the page is from, in `Referer`.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +22,13 @@ from kernelsvc.errors import FieldProblem, Forbidden, InvalidRequest, WrongHost
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _PREFLIGHT_SECONDS = 600
+_OTHERS = frozenset({"cross-site", "same-site"})
+_PROXIED = "/proxy/"
+_URL = re.compile(r"(?P<origin>https?://[^/?#]+)(?P<path>[^?#]*)")
+_ELSEWHERE = (
+    "web pages of this origin may not use this service; "
+    "cors_origins in its configuration names those that may"
+)
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,20 @@ class Front:
                 "allowed_hosts in its configuration names more hosts"
             )
 
-    def check_origin(self, origin: str | None, own: str) -> None:
-        """Raise Forbidden for a page elsewhere that may not use the API; `own` is our origin."""
-        if origin is None or origin.lower() in (own.lower(), *self.own_origins, *self.origins):
-            return
-        raise Forbidden(
-            "web pages of this origin may not use this service; "
-            "cors_origins in its configuration names those that may"
-        )
+    def check_page(self, headers: Mapping[str, str], own: str) -> None:
+        """Raise Forbidden where a page is behind a request that may not use the API.
+
+        `own` is our origin.
+        """
+        ours = {own.lower(), *self.own_origins}
+        origin = headers.get("Origin")
+        if origin is not None and origin.lower() not in ours | self.origins:
+            raise Forbidden(_ELSEWHERE)
+        if headers.get("Sec-Fetch-Mode") == "no-cors" and headers.get("Sec-Fetch-Site") in _OTHERS:
+            raise Forbidden(_ELSEWHERE)
+        where = _URL.match(headers.get("Referer", "").lower())
+        if where and where["origin"] in ours and where["path"].startswith(_PROXIED):
+            raise Forbidden("pages that sessions serve may not use this service")
 
     def page_headers(self, origin: str | None) -> dict[str, str]:
         """What lets a page elsewhere read the answer, where it may; nothing without CORS."""

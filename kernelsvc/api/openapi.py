@@ -39,7 +39,7 @@ from kernelsvc.models.problem import Problem
 Json = dict[str, Any]
 Refs = dict[type[BaseModel], Json]
 
-METHODS: Final = ("get", "head", "put", "post", "patch", "delete")
+METHODS: Final = ("get", "head", "put", "post", "patch", "delete", "options")
 """The methods that are served anywhere."""
 
 EXAMPLE: Final = "example"
@@ -58,6 +58,12 @@ _ABOUT: Final = (
 _PATH_PARAMETERS: Final[Mapping[str, Parameter]] = {
     "session_id": Parameter("session_id", "the session", example="example"),
     "run_id": Parameter("run_id", "the run", example="run_8d0b7f2f6c1c4f3a9e5d2b10"),
+    "port": Parameter(
+        "port", "the port", {"type": "integer", "minimum": 1, "maximum": 65535}, example="8000"
+    ),
+    "rest": Parameter(
+        "rest", "what the server is asked for; may be missing, slash and all", example="hello"
+    ),
     "path": Parameter(
         "path", "the file's path in the session; its slashes need not be escaped", example="a.csv"
     ),
@@ -126,9 +132,9 @@ def _described(
         "security": [{_KEY: []}, {}] if handler.needs_key else [],
     }
     if operation.body is not None:
-        is_json = not isinstance(operation.body, Bytes)
+        is_needed = not (isinstance(operation.body, Bytes) or operation.body_may_be_missing)
         content = _content(operation.body, refs, _examples(example.body))
-        said["requestBody"] = {"required": is_json, "content": content}
+        said["requestBody"] = {"required": is_needed, "content": content}
     return said
 
 
@@ -192,6 +198,8 @@ def _answers(operation: Operation, refs: Refs, example: Example) -> Json:
     if example.answer is not None:
         content = _content(operation.answers[usual], refs, _examples(example.answer))
         answers[str(usual.value)]["content"] = content
+    if operation.passes_on:
+        answers["default"] = {"description": "whatever it answers", "content": {"*/*": {}}}
     if operation.may_be_unchanged:
         answers["304"] = {"description": "the client has it already", "headers": headers}
     return answers

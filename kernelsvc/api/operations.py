@@ -73,7 +73,7 @@ class Operation:
 
     `answers` are what it says where all went well, `headers` what those answers have besides the
     usual. `errors` are what it may raise besides what every operation may; `refusals` the statuses
-    that it answers without one.
+    that it answers without one. What it `passes_on` may have any status.
     """
 
     answers: Mapping[HTTPStatus, Content]
@@ -84,6 +84,8 @@ class Operation:
     errors: tuple[type[KernelsvcError], ...] = ()
     refusals: tuple[HTTPStatus, ...] = ()
     may_be_unchanged: bool = False
+    body_may_be_missing: bool = False
+    passes_on: bool = False
     example: Example | None = None
 
     @property

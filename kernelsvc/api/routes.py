@@ -7,11 +7,13 @@ from typing import Any
 from tornado.web import Application
 
 from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
+from kernelsvc.api.code import CodeHandler
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.execute import ExecuteHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import HealthHandler, LiveHandler, MetricsHandler, ReadyHandler
 from kernelsvc.api.openapi import build
+from kernelsvc.api.proxy import HostHandler, ProxyHandler
 from kernelsvc.api.runs import (
     RunEventsHandler,
     RunHandler,
@@ -20,6 +22,7 @@ from kernelsvc.api.runs import (
     StreamHandler,
 )
 from kernelsvc.api.sessions import (
+    DuplicateHandler,
     InterruptHandler,
     RestartHandler,
     SessionHandler,
@@ -40,13 +43,17 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/runs": RunsHandler,
     _SESSION + "/runs/{run_id}": RunResultHandler,
     _SESSION + "/runs/{run_id}/events": RunEventsHandler,
+    _SESSION + "/code": CodeHandler,
     _SESSION + "/files": FilesHandler,
     _SESSION + "/files/{path}": FileHandler,
     _SESSION + "/archive": ArchiveHandler,
+    _SESSION + "/duplicate": DuplicateHandler,
     _SESSION + "/interrupt": InterruptHandler,
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    _SESSION + "/host": HostHandler,
+    "/proxy/{session_id}/{port}/{rest}": ProxyHandler,
     "/api/execute": ExecuteHandler,
     "/api/tools": ToolsHandler,
     "/health": HealthHandler,
@@ -56,7 +63,8 @@ ROUTES: dict[str, type[ApiHandler]] = {
     "/openapi.json": DocumentHandler,
     "/docs": DocsHandler,
 }
-"""Paths as OpenAPI writes them. A file's path is what is left of the URL, slashes included."""
+"""Paths as OpenAPI writes them. A file's path is what is left of the URL, slashes included; so is
+the rest of a URL for a server in a session, which may be missing."""
 
 
 @cache
@@ -72,7 +80,7 @@ def make_application(context: ApiContext) -> Application:
     return Application(
         [
             (
-                re.sub(r"\{\w+\}", "([^/]+)", path.replace("{path}", "(.*)")),
+                _pattern(path),
                 handler,
                 documented if issubclass(handler, DocumentHandler) else arguments,
             )
@@ -81,3 +89,8 @@ def make_application(context: ApiContext) -> Application:
         default_handler_class=UnknownPath,
         default_handler_args=arguments,
     )
+
+
+def _pattern(path: str) -> str:
+    open_ended = path.replace("{path}", "(.*)").replace("/{rest}", "(/.*)?")
+    return re.sub(r"\{\w+\}", "([^/]+)", open_ended)

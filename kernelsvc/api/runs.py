@@ -67,6 +67,7 @@ class RunHandler(ApiHandler):
     @operation(
         {HTTPStatus.OK: Run, HTTPStatus.ACCEPTED: Run},
         body=RunRequest,
+        body_may_be_missing=True,
         request_headers=(IDEMPOTENCY_KEY,),
         headers={"Location": "with 202: where to ask for the result"},
         errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
@@ -75,9 +76,11 @@ class RunHandler(ApiHandler):
     async def post(self, session_id: str) -> None:
         """Run code and answer its result. The run goes on where the client goes away.
 
+        Without `code`, the code is run that is stored in the session.
+
         With `background` the answer is 202, at once; the result is under the run's id.
         """
-        request = self.body(RunRequest)
+        request = self.body(RunRequest, may_be_missing=True)
         key = idempotency_key(self.request)
         run = await self.service.runs.run(self.caller, session_id, request, key)
         if request.background:
@@ -91,6 +94,7 @@ class StreamHandler(EventsHandler):
     @operation(
         _STREAM,
         body=RunRequest,
+        body_may_be_missing=True,
         request_headers=(LAST_SEEN, IDEMPOTENCY_KEY),
         headers=_STREAM_HEADERS,
         errors=(*_MAY_KEEP_FROM_RUNNING, *_WITH_A_KEY),
@@ -102,7 +106,7 @@ class StreamHandler(EventsHandler):
         With `Last-Event-ID` nothing is run: the stream that was broken off goes on behind that
         event (204 where there is nothing behind it). The run goes on where the client goes away.
         """
-        request = self.body(RunRequest)
+        request = self.body(RunRequest, may_be_missing=True)
         key = idempotency_key(self.request)
         reader = await self.service.runs.stream(
             self.caller, session_id, request, self.last_seen, key

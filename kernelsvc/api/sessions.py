@@ -10,14 +10,17 @@ from kernelsvc.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from kernelsvc.api.operations import THEN, Example, Parameter, operation
 from kernelsvc.errors import (
     FieldProblem,
+    FileNotAccessible,
     IdempotencyConflict,
     InvalidRequest,
     KernelStartFailed,
     NoCapacity,
+    QueueFull,
     QuotaExceeded,
     SessionBusy,
     SessionExists,
     SessionNotFound,
+    StorageFull,
     TooManySessions,
     WorkspaceFull,
 )
@@ -25,6 +28,8 @@ from kernelsvc.models.session import (
     AllDeleted,
     CreateSession,
     Deleted,
+    Duplicate,
+    Duplicated,
     Patched,
     PatchSession,
     Session,
@@ -154,6 +159,37 @@ class SessionHandler(ApiHandler):
         """Delete the session and everything of it."""
         await self.service.delete(self.caller, session_id)
         self.answer(Deleted(id=session_id, deleted_at=clock.now()))
+
+
+class DuplicateHandler(ApiHandler):
+    """/api/sessions/{id}/duplicate"""
+
+    @operation(
+        {HTTPStatus.CREATED: Duplicated},
+        body=Duplicate,
+        body_may_be_missing=True,
+        headers={"Location": "where the copy is"},
+        errors=(
+            SessionNotFound,
+            SessionExists,
+            TooManySessions,
+            QuotaExceeded,
+            QueueFull,
+            WorkspaceFull,
+            StorageFull,
+            FileNotAccessible,
+        ),
+        example=Example({"new_id": "example-copy"}),
+    )
+    async def post(self, session_id: str) -> None:
+        """Make a copy of the session: its files, data, settings and stored code, not its memory.
+
+        It is made when the runs are over that are going on or wait.
+        """
+        request = self.body(Duplicate, may_be_missing=True)
+        session = await self.service.duplicate(self.caller, session_id, request)
+        self.set_header("Location", f"/api/sessions/{session.id}")
+        self.answer(session, HTTPStatus.CREATED)
 
 
 class InterruptHandler(ApiHandler):

@@ -5,13 +5,11 @@ the disk takes it. Going out: each piece is waited for until the client has take
 fits into the socket. Who neither sends nor takes anything for a while is hung up on.
 """
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
 from pydantic import BaseModel
-from tornado.iostream import StreamClosedError
 
 from kernelsvc.api.base import ApiContext, ApiHandler
 from kernelsvc.errors import FieldProblem, InvalidRequest, KernelsvcError
@@ -49,8 +47,6 @@ class TransferHandler(ApiHandler):
     def compute_etag(self) -> str | None:
         """Called by Tornado, which would make one of the answer's text."""
         return None
-
-    # ---- in
 
     @abstractmethod
     async def begin(self, length: int | None) -> Incoming[Any]:
@@ -141,16 +137,3 @@ class TransferHandler(ApiHandler):
         self._pending = bytearray()
         if incoming is not None:
             incoming.discard()
-
-    # ---- out
-
-    async def send(self, data: bytes) -> bool:
-        """Send a piece, and wait until it is on its way; False where the client has gone."""
-        try:
-            async with asyncio.timeout(self.context.stall_timeout):
-                self.write(data)
-                await self.flush()
-        except (StreamClosedError, TimeoutError):
-            self.hang_up()
-            return False
-        return True

@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import structlog
 
 from kernelsvc.files.beneath import directory_at, directory_by_path
 from kernelsvc.files.charge import charged
+from kernelsvc.files.copying import TreeCopy
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.handover import Gate, hand_over, take_back
 from kernelsvc.files.session_data import DATA_FILE
@@ -140,6 +141,42 @@ class Workspaces:
         ):
             session = os.fsencode(session_id)
             hand_over(root, session, spares, os.fsencode(spare.name), joining)
+
+    def begin_copy(self, session_id: str, limit: int, check: Callable[[], None]) -> Path:
+        """A copy of the workspace, without its data file, in the staging directory.
+
+        `limit` and `check` are as `TreeCopy` has them, and so is what is raised: nothing is left
+        then. What is returned goes to `place_copy` or `drop_copy`.
+        """
+        name = secrets.token_hex(8)
+        with _opened(self._staging) as staging:
+            ensure_directory(staging, os.fsencode(name), self.owner)
+            try:
+                with (
+                    self.directory(session_id) as source,
+                    directory_at(staging, os.fsencode(name)) as target,
+                ):
+                    skipped = DATA_FILE.encode()
+                    TreeCopy(
+                        source, target, self.owner, self.owner_uid, skipped, limit, check
+                    ).make()
+            except BaseException:
+                self.drop_copy(self._staging / name)
+                raise
+        return self._staging / name
+
+    def place_copy(self, copy: Path, session_id: str) -> None:
+        """Make a copy the workspace of a session that does not exist yet."""
+        # What is there is what could not be deleted of a session that is gone.
+        self.remove(session_id)
+        with _opened(self._staging) as staging, _opened(self.root) as root:
+            name, session = os.fsencode(copy.name), os.fsencode(session_id)
+            os.rename(name, session, src_dir_fd=staging, dst_dir_fd=root)
+
+    def drop_copy(self, copy: Path) -> None:
+        """Remove a copy that was not placed; none is fine too."""
+        with _opened(self._staging) as staging:
+            _tell(delete_tree(staging, os.fsencode(copy.name)), copy.name)
 
     @contextmanager
     def staging(self) -> Iterator[int]:

@@ -17,17 +17,17 @@ from kernelsvc.kernel_host.imports import preload
 from kernelsvc.kernel_host.zygote import Zygote
 
 
-def run_host(control: socket.socket, offer: int | None, *, sandboxed: bool = False) -> None:
-    """Serve kernels to the service at the other end of `control`."""
+def run_host(control: socket.socket, offer: int | None, dial: socket.socket | None = None) -> None:
+    """Serve kernels to the service at the other end of `control`; in a sandbox, with a `dial`."""
     environment = {} if offer is None else proxy_environment(offer_listener(offer))
-    Host(control, run_kernel, environment, sandboxed=sandboxed).serve()
+    Host(control, run_kernel, environment, dial).serve()
 
 
-def run_sandboxed_host(control: socket.socket, offer: int | None) -> None:
+def run_sandboxed_host(control: socket.socket, dial: socket.socket, offer: int | None) -> None:
     """The same in a sandbox, where a directory of what has been preloaded may not be yet."""
     if (directory := os.environ.get("MPLCONFIGDIR")) is not None:
         Path(directory).mkdir(parents=True, exist_ok=True)
-    run_host(control, offer, sandboxed=True)
+    run_host(control, offer, dial)
 
 
 parser = argparse.ArgumentParser(prog="kernelsvc.kernel_host")

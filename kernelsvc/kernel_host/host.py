@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernelsvc.kernel_host import processes, wire
+from kernelsvc.kernel_host.dial import answer_dial
 
 SWEEP_SECONDS = 10.0
 OOM_SCORE = 500
@@ -42,8 +43,8 @@ RunKernel = Callable[[str, Callable[[], None]], int]
 class Host:
     """Serves one control socket; `run_kernel` is what a forked child does.
 
-    `environment` is added to that of each kernel. One that is `sandboxed` has a namespace of
-    processes for itself.
+    `environment` is added to that of each kernel. One in a sandbox has a socket `dial`, and
+    namespaces of processes and of the network for itself.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class Host:
         control: socket.socket,
         run_kernel: RunKernel,
         environment: dict[str, str],
-        *,
-        sandboxed: bool,
+        dial: socket.socket | None,
     ) -> None:
         self._control = control
         self._run_kernel = run_kernel
         self._environment = environment
-        self._sandboxed = sandboxed
+        self._sandboxed = dial is not None
+        self._dial = dial
         self._selector = selectors.DefaultSelector()
         self._received = b""
         self._kernel = 0
@@ -83,6 +84,8 @@ class Host:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.register(self._control, selectors.EVENT_READ, self._read_commands)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._drain(wakeup))
+        if self._dial is not None:
+            self._selector.register(self._dial, selectors.EVENT_READ, self._answer_dial)
         try:
             while not self._hung_up:
                 for key, _ in self._selector.select():
@@ -121,6 +124,11 @@ class Host:
                     # For a kernel that has ended already: its exit is on its way to the service.
                     continue
 
+    def _answer_dial(self) -> None:
+        assert self._dial is not None
+        if not answer_dial(self._dial):
+            self._selector.unregister(self._dial)
+
     def _report(self, report: wire.Report) -> None:
         try:
             self._control.sendall(wire.encode(report))
@@ -152,6 +160,8 @@ class Host:
                 os._exit(1)
             self._selector.close()
             self._control.close()
+            if self._dial is not None:
+                self._dial.close()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

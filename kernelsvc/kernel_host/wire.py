@@ -6,6 +6,7 @@ has a field of the wrong type raises `WireError`, and the reader hangs up.
 
 import dataclasses
 import json
+import struct
 from typing import Any, ClassVar, get_type_hints
 
 MAX_LINE_BYTES = 1 << 20
@@ -52,9 +53,17 @@ class ForkHost:
     groups: list[str]
 
 
-FDS = ("control", "stderr", "sandbox", "seccomp", "offer")
+FDS = ("control", "stderr", "sandbox", "seccomp", "dial", "offer")
 """With `ForkHost`: the host's control socket; its stderr; a process descriptor of process 1 of the
-sandbox; a file with the seccomp filter; and, for one with a proxy, its `OFFER`."""
+sandbox; a file with the seccomp filter; the socket for `DIAL`; and, for one with a proxy, its
+`OFFER`."""
+
+DIAL = struct.Struct("!BH")
+"""To the host, a packet: the IP version and the port of the loopback address to connect to."""
+
+DIALLED = struct.Struct("!i")
+"""From the host, in the order of the questions: 0 and with it the socket, or what was in the way
+(errno)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, enter, lock_down
 from kernelsvc.kernel_host.processes import adopt_orphans, set_name
 
 READY = b"ready"
-_MOST_FDS = 5
+_MOST_FDS = len(wire.FDS)
 
-RunHost = Callable[[socket.socket, int | None], None]
-"""Serves a control socket, with the descriptor for the offer to a proxy, until it is hung up."""
+RunHost = Callable[[socket.socket, socket.socket, int | None], None]
+"""Serves a control socket, and one for `DIAL`, until it is hung up, with the descriptor for the
+offer to a proxy."""
 
 
 class Zygote:
@@ -69,6 +70,7 @@ class Zygote:
         stderr: int,
         sandbox: int,
         seccomp: int,
+        dial: int,
         offer: int | None = None,
     ) -> NoReturn:
         code = 1
@@ -86,8 +88,8 @@ class Zygote:
                 lock_down(program)
                 os.setsid()
                 os.chdir("/")
-                with socket.socket(fileno=control) as service:
-                    self._run_host(service, offer)
+                with socket.socket(fileno=control) as service, socket.socket(fileno=dial) as dials:
+                    self._run_host(service, dials, offer)
             else:
                 os.write(control, wire.encode(wire.HostForked(pid)))
             code = 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelsvc.kernel_host import wire
+from kernelsvc.kernels.dial import Dial, connect_outside
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox.isolation import Enclosure
 from kernelsvc.sandbox.standing import StandingSandbox
@@ -128,8 +129,11 @@ class KernelHost:
     Made by `spawn` or `fork`.
     """
 
-    def __init__(self, body: Body, stderr: int, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, body: Body, stderr: int, writer: asyncio.StreamWriter, dial: Dial | None
+    ) -> None:
         self._body = body
+        self._dial = dial
         self._writer = writer
         self._numbers = itertools.count(1)
         self._kernels: dict[int, HostedKernel] = {}
@@ -170,20 +174,29 @@ class KernelHost:
         `offer` is the descriptor over which it offers a listener to the session's proxy.
         """
         offers = [] if offer is None else [offer]
+        dial, dialled = Dial.make()
 
         def start(control: int, stderr: int) -> Body:
             sandbox = StandingSandbox.make(enclosure, stderr)
             try:
-                zygote.fork(enclosure, [control, stderr, sandbox.first, *enclosure.fds, *offers])
+                fds = [control, stderr, sandbox.first, *enclosure.fds, dialled.fileno(), *offers]
+                zygote.fork(enclosure, fds)
             except BaseException:
                 sandbox.close()
                 raise
             return sandbox
 
-        return await cls._start(start)
+        try:
+            with dialled:
+                return await cls._start(start, dial)
+        except BaseException:
+            dial.close()
+            raise
 
     @classmethod
-    async def _start(cls, start: Callable[[int, int], Body]) -> "KernelHost":
+    async def _start(
+        cls, start: Callable[[int, int], Body], dial: Dial | None = None
+    ) -> "KernelHost":
         """`start` has the control socket and the descriptor for stderr; it may block."""
         ours, theirs = socket.socketpair()
         reading, stderr = os.pipe()
@@ -200,7 +213,7 @@ class KernelHost:
         finally:
             os.close(stderr)
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
-        host = cls(body, reading, writer)
+        host = cls(body, reading, writer, dial)
         host._tasks = [asyncio.create_task(host._read_reports(reader))]
         return host
 
@@ -274,6 +287,15 @@ class KernelHost:
         if not self.closed.is_set():
             self._writer.write(wire.encode(command))
 
+    async def connect(self, port: int) -> socket.socket:
+        """A connection to what listens on this port of the loopback that the kernels have.
+
+        Raises OSError: ConnectionRefusedError where nothing of theirs does.
+        """
+        if self._dial is not None:
+            return await self._dial.connect(port)
+        return await connect_outside(self.pid, port)
+
     @property
     def pid(self) -> int:
         """The process that everything in the enclosure descends from."""
@@ -327,6 +349,8 @@ class KernelHost:
     async def close(self) -> None:
         """End the host and what is left of its kernel. Returns when they are gone."""
         self._writer.close()
+        if self._dial is not None:
+            self._dial.close()
         self._body.leave()
         try:
             await asyncio.to_thread(self._body.wait, _EXIT_SECONDS)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -77,6 +78,13 @@ class Seat:
     def unnamed_bytes(self) -> int:
         """What the code holds of deleted files on the workspace's file system; blocks."""
         return unnamed_bytes(self.host.pid, self.place.workspace)
+
+    async def connect(self, port: int) -> socket.socket:
+        """A connection to what the session's code has listen on this port; raises OSError.
+
+        That is ConnectionRefusedError where nothing does. Who calls bounds the time.
+        """
+        return await self.host.connect(port)
 
     async def close(self) -> None:
         """End the host and its kernel, and remove what was made for them."""

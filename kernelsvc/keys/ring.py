@@ -75,6 +75,14 @@ class KeyRing:
             return CONFIGURED
         return await self._owner_of(key)
 
+    def may_be_key(self, authorization: str) -> bool:
+        """Whether an `Authorization` header holds what is, was or may be a key of this service."""
+        text = _bearer(authorization)
+        if text is None:
+            return False
+        is_configured = self._configured is not None and matches(text, self._configured)
+        return is_configured or parse_key(text) is not None
+
     async def _owner_of(self, key: KeyText | None) -> Caller:
         record = self._keys.get(key.id) if key else None
         now = clock.now()

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from kernelsvc.models.fields import Code, Environment, SessionLimits, Text, Timeout
+from kernelsvc.models.fields import Environment, SessionLimits, SourceCode, Text, Timeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.run import Run, RunRequest
 
@@ -72,7 +72,7 @@ class ExecuteRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: Code
+    code: SourceCode
     language: StrictStr
     timeout: Timeout = None
     files: dict[str, Annotated[GivenFile, BeforeValidator(_from_text), _OrText()]] | None = None

@@ -147,6 +147,29 @@ def iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _code(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty: there is nothing to run")
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which source code cannot")
+    return value
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds a lone surrogate at character {error.start}") from None
+    return value
+
+
+def _stored_code(value: str, info: ValidationInfo) -> str:
+    most = info.context.max_data_bytes if isinstance(info.context, Bounds) else math.inf
+    if (size := len(value.encode())) > most:
+        raise ValueError(f"is {size} bytes long, and at most {most} are stored")
+    return value
+
+
 def _limits(value: Limits, info: ValidationInfo) -> Limits:
     if isinstance(info.context, Bounds):
         for name, problem in value.beyond(info.context.max_limits).items():
@@ -170,28 +193,14 @@ def _callback_url(value: Any) -> str | None:
     return value
 
 
-def _text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"holds a lone surrogate at character {error.start}") from None
-    return value
-
-
-def _runnable(code: str) -> str:
-    if not code.strip():
-        raise ValueError("is empty: there is nothing to run")
-    if "\0" in code:
-        raise ValueError("holds a NUL character, which Python source cannot")
-    return code
-
-
 _MAYBE_NULL = {"type": "null"}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0}
 _A_DURATION = {"type": "string", "pattern": f"^(?:{_DURATION.pattern}|{NEVER})$"}
 
 Text = Annotated[StrictStr, AfterValidator(_text)]
-Code = Annotated[Text, AfterValidator(_runnable)]
+"""Text that is any characters, but whole ones."""
+SourceCode = Annotated[Text, AfterValidator(_code)]
+StorableCode = Annotated[SourceCode, AfterValidator(_stored_code)]
 SessionLimits = Annotated[Limits, AfterValidator(_limits)]
 Timeout = Annotated[
     float | None, BeforeValidator(_timeout), WithJsonSchema({"anyOf": [_SECONDS, _MAYBE_NULL]})

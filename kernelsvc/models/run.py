@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from kernelsvc.models.fields import (
     CallbackUrl,
-    Code,
     Environment,
     OnTimeout,
+    SourceCode,
     Text,
     Timeout,
     UtcTime,
@@ -23,13 +23,14 @@ Memory = Literal["kept", "restored", "lost"]
 class RunRequest(BaseModel):
     """The body of POST /api/sessions/{id}/run.
 
-    `timeout` is in seconds and counts from when the kernel starts on the code; None means the
-    session's default. `stdin` is what input() and sys.stdin read, line by line.
+    Without `code` it is the code that is stored in the session. `timeout` is in seconds and counts
+    from when the kernel starts on the code; None means the session's default. `stdin` is what
+    input() and sys.stdin read, line by line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: Code
+    code: SourceCode | None = None
     timeout: Timeout = None
     env: Environment = Field(default_factory=dict)
     on_timeout: OnTimeout | None = None

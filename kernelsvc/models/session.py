@@ -1,5 +1,6 @@
 """Sessions: what is asked for, what is stored, what is answered."""
 
+import json
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from pydantic import (
     StrictBool,
     StrictStr,
     WithJsonSchema,
+    model_validator,
 )
 
 from kernelsvc.models.fields import (
@@ -159,6 +161,28 @@ class Session(BaseModel):
     owner: str
 
 
+class Duplicate(BaseModel):
+    """The body of POST /api/sessions/{id}/duplicate; without `data`, the copy has the source's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    new_id: SessionId | None = None
+    id: SessionId | None = None
+    data: JsonObject | None = None
+
+    @model_validator(mode="after")
+    def _has_one_id(self) -> "Duplicate":
+        if None not in (self.new_id, self.id) and self.new_id != self.id:
+            raise ValueError("new_id and id are two names for the same, and differ")
+        return self
+
+
+class Duplicated(Session):
+    """The new session, and which one it is a copy of."""
+
+    source_session_id: str
+
+
 class SessionList(BaseModel):
     """Some of the sessions, oldest first; `next_cursor` continues where this page ended."""
 
@@ -181,6 +205,17 @@ class SessionFilter:
     language: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     owner: str | None = None
+
+    def matches(self, record: SessionRecord, state: str) -> bool:
+        """Whether a session has the state and the metadata that are wanted."""
+        return self.state in (None, state) and all(
+            key in record.metadata and _as_text(record.metadata[key]) == value
+            for key, value in self.metadata.items()
+        )
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Patched(BaseModel):

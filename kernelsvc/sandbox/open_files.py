@@ -19,14 +19,15 @@ def unnamed_bytes(root: int, directory: Path) -> int:
     device = directory.stat().st_dev
     taken: dict[int, int] = {}
     mapped: dict[int, int] = {}
-    for pid in _descendants(root):
+    for pid in descendants(root):
         taken.update(_open(pid, device))
         for inode, size in _mapped(pid, device):
             mapped[inode] = max(size, mapped.get(inode, 0))
     return sum((mapped | taken).values())
 
 
-def _descendants(root: int) -> Iterator[int]:
+def descendants(root: int) -> Iterator[int]:
+    """The processes from `root` downwards."""
     queue = [root]
     while queue:
         pid = queue.pop()

@@ -28,7 +28,7 @@ async def execute(
     default = policy.default_timeout if own is None else min(own, policy.max_timeout)
     environment = run_environment(record, request.env, policy.base_url)
     started_at = clock.boottime()
-    execution = kernel.execute(request.code, environment, request.stdin, job.events.add)
+    execution = kernel.execute(job.code, environment, request.stdin, job.events.add)
     follow(execution.request_id, job.run_id)
     return await run_to_end(
         kernel,

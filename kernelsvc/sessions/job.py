@@ -32,6 +32,8 @@ class RunJob:
         self.session_id = session_id
         self.language = language
         self.request = request
+        # Where the request had none, the session's was put in its place.
+        self.code = request.code or ""
         self.queued_at = clock.now()
         self.started_at: datetime | None = None
         self.queue_seconds = 0.0
@@ -139,7 +141,7 @@ class RunJob:
             duration=None,
             queued_at=self.queued_at,
             started_at=self.started_at,
-            code=self.request.code,
+            code=self.code,
         )
 
 

@@ -10,13 +10,13 @@ turn of a run that is going on: they reach it through its `StopSignal`.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
-from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
@@ -35,15 +35,21 @@ from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
+from kernelsvc.sessions.visits import Visits
 
 _ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 class LiveSession:
-    """An awake session. `on_idle` is called when a turn has ended and nothing waits for one."""
+    """An awake session. `on_idle` is called when a turn has ended and nothing waits for one.
+
+    `lost` says why one has no memory that has not run yet, but might be thought to have some.
+    """
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class LiveSession:
         parts: SessionParts,
         capacity: Capacity,
         on_idle: Callable[["LiveSession"], None],
+        lost: str | None = None,
     ) -> None:
         self.active_at = time.monotonic()
         self.owner = record.owner
@@ -59,6 +66,7 @@ class LiveSession:
         self._sessions, self._runs = parts.sessions, parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
+        self.visits = Visits(self._turn_ended)
         self._turns = Turns(self._check_open, self._turn_ended)
         self._queue = RunQueue(
             self._turns,
@@ -69,7 +77,7 @@ class LiveSession:
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
-        self._lost = _ASLEEP if record.run_count else None
+        self._lost = _ASLEEP if record.run_count else lost
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
@@ -116,8 +124,8 @@ class LiveSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a turn is being taken or waited for."""
-        return self._turns.is_busy or len(self._queue) > 0
+        """Whether a turn is being taken or waited for, or somebody visits."""
+        return self._turns.is_busy or len(self._queue) > 0 or self.visits.are_open
 
     @property
     def has_kernel(self) -> bool:
@@ -199,17 +207,19 @@ class LiveSession:
         await self._wake()
 
     async def sleep(self) -> None:
-        """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
-        if len(self._queue):
-            raise SessionBusy(self._record.id)
+        """End the kernel, keep everything else; raises SessionBusy during runs and visits."""
+        self._check_may_sleep()
         await self._turns.do(self._fall_asleep)
 
-    async def _fall_asleep(self) -> None:
-        if len(self._queue):
+    def _check_may_sleep(self) -> None:
+        if len(self._queue) or self.visits.are_open:
             raise SessionBusy(self._record.id)
+
+    async def _fall_asleep(self) -> None:
+        self._check_may_sleep()
         await self._end_kernel()
         await self._slot.free()
-        self._lost = _ASLEEP if self._record.run_count else None
+        self._lost = _ASLEEP if self._record.run_count else self._lost
 
     async def _end_kernel(self) -> None:
         """End the kernel politely, and keep what it has left behind."""
@@ -259,6 +269,20 @@ class LiveSession:
             if "data" in changes:
                 self._data.patch(before.data)
             raise
+
+    async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the files and data while no run goes on; raises QueueFull.
+
+        It waits as a run does. What the code's threads do meanwhile cannot be known.
+        """
+        if self._turns.waiting > self._policy.max_queued_runs:
+            raise QueueFull(self._record.id, self._policy.max_queued_runs)
+
+        async def do() -> T:
+            await self._data.take()
+            return await work()
+
+        return await self._turns.do(do)
 
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
@@ -359,7 +383,7 @@ class LiveSession:
         await self._runs.finish(
             run,
             number,
-            job.request.code,
+            job.code,
             was_pending=job.accepted is not None,
             callback_url=job.request.callback_url,
         )

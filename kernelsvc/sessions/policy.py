@@ -26,6 +26,7 @@ class SessionPolicy:
     limits: Limits
     internet_by_default: bool
     max_sessions: int
+    max_proxy_connections: int
     capacity: CapacityPolicy
     grace: Grace
     base_url: str

@@ -14,6 +14,7 @@ from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.stream import Point, RunReader, read_job, read_kept
 from kernelsvc.store.accepted import Accepted, AcceptedStore, KeyUse
+from kernelsvc.store.code import CodeStore
 from kernelsvc.store.runs import RunStore
 
 _CANCEL_SECONDS: Final = 3.0
@@ -24,7 +25,7 @@ class SessionRuns:
 
     `live` are the sessions that are in memory; `awake` brings one there, `record` finds one
     wherever it is. Both raise SessionNotFound. `check_callback` raises InvalidRequest for a URL
-    that no run may be sent to.
+    that no run may be sent to. `code` has what is run where a request has none.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SessionRuns:
         live: Mapping[str, LiveSession],
         awake: Callable[[Caller, str], Awaitable[LiveSession]],
         record: Callable[[Caller, str], Awaitable[SessionRecord]],
+        code: CodeStore,
     ) -> None:
         self._store = store
         self._accepted = accepted
@@ -44,6 +46,7 @@ class SessionRuns:
         self._live = live
         self._awake = awake
         self._record = record
+        self._code = code
 
     async def begin(
         self, caller: Caller, session_id: str, request: RunRequest, key: str | None = None
@@ -67,6 +70,8 @@ class SessionRuns:
     async def _begin(
         self, caller: Caller, session_id: str, request: RunRequest, use: KeyUse | None
     ) -> RunJob:
+        if request.code is None:
+            request = request.model_copy(update={"code": await self._stored(caller, session_id)})
         see_through = bool(request.background or request.callback_url or use)
         reservation = self._quotas.add_run(caller)
         try:
@@ -79,11 +84,18 @@ class SessionRuns:
             await asyncio.shield(asyncio.ensure_future(self._accept(job, job.accepted, use)))
         return job
 
+    async def _stored(self, caller: Caller, session_id: str) -> str:
+        await self._record(caller, session_id)
+        if (stored := await self._code.get(session_id)) is None:
+            problem = "is required: no code is stored in the session that could be run instead"
+            raise InvalidRequest([FieldProblem("code", problem)])
+        return stored.code
+
     async def _accept(
         self, job: RunJob, accepted: "asyncio.Future[None]", use: KeyUse | None
     ) -> None:
         url = job.request.callback_url
-        run = Accepted(job.run_id, job.session_id, job.queued_at, job.request.code, url)
+        run = Accepted(job.run_id, job.session_id, job.queued_at, job.code, url)
         try:
             await self._accepted.accept(run, use)
         except BaseException as error:

@@ -1,8 +1,6 @@
 """What can be done with sessions: the table of contents of the product."""
 
 import asyncio
-import json
-import secrets
 from collections import ChainMap
 from typing import Final
 
@@ -15,6 +13,8 @@ from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
     CreateSession,
+    Duplicate,
+    Duplicated,
     PatchSession,
     Session,
     SessionFilter,
@@ -22,13 +22,17 @@ from kernelsvc.models.session import (
     SessionRecord,
 )
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.code import SessionCode
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
+from kernelsvc.sessions.duplicate import Duplicator
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.once import key_use
 from kernelsvc.sessions.oneoff import OneOffs
 from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.ports import SessionPorts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
 from kernelsvc.sessions.sweeper import Sweeper
@@ -42,8 +46,9 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files, `runs` with their runs. `one_offs` are runs that
-    bring sessions of their own.
+    `files` is what can be done with their files, `runs` with their runs, `code` with their stored
+    code, `ports` with the servers that they run. `one_offs` are runs that bring sessions of their
+    own.
     """
 
     def __init__(self, parts: SessionParts) -> None:
@@ -52,6 +57,8 @@ class SessionService:
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
+        self._newcomers = Newcomers(self._quotas)
+        self._duplicator = Duplicator(parts, self._newcomers)
         self._pool = parts.pool
         self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
@@ -64,6 +71,15 @@ class SessionService:
             self._live,
             self._awake,
             self._record,
+            parts.code,
+        )
+        self.code = SessionCode(parts.code, self._present)
+        self.ports = SessionPorts(
+            self._live,
+            parts.sessions,
+            parts.code,
+            self.runs,
+            parts.policy.max_proxy_connections,
         )
         self.one_offs = OneOffs(
             parts,
@@ -101,6 +117,7 @@ class SessionService:
         """Take nothing new from here on."""
         self._closing = True
         self.files.refuse_new()
+        self.ports.refuse_new()
 
     async def drain(self, seconds: float) -> None:
         """Wait for the runs that are going on or queued, so long at most."""
@@ -118,8 +135,12 @@ class SessionService:
         await self._sweeper.stop()
         await self._disk.stop()
         await self.files.close()
-        await self.one_offs.close()
-        await asyncio.gather(self._pool.stop(), *(live.close() for live in self._live.values()))
+        await asyncio.gather(
+            self._pool.stop(),
+            self._duplicator.finish(),
+            self.one_offs.close(),
+            *(live.close() for live in self._live.values()),
+        )
         self._live.clear()
 
     # ---- sessions
@@ -147,7 +168,7 @@ class SessionService:
         language = asked_language(request.language)
         internet = request.allowInternetAccess
         record = SessionRecord(
-            id=request.session_id or "sess_" + secrets.token_hex(12),
+            id=request.session_id or new_session_id(),
             language=language.name,
             persistent=request.persistent,
             created_at=clock.now(),
@@ -164,17 +185,28 @@ class SessionService:
             allow_public_access=request.allowPublicAccess,
             owner=caller.owner,
         )
-        self._quotas.add_session(caller)
-        try:
+        with self._newcomers.coming(caller, record.id):
             await self._sessions.add(record)
-        except BaseException:
-            self._quotas.drop_session(caller.owner)
-            raise
-        await asyncio.to_thread(self._workspaces.create, record.id)
+            await asyncio.to_thread(self._workspaces.create, record.id)
         live = self._adopt(record)
         live.begin_wake()
         log.info("session_created", session_id=record.id, language=record.language)
         return await self._show(record)
+
+    async def duplicate(self, caller: Caller, session_id: str, request: Duplicate) -> Duplicated:
+        """Make a session that has what this one has: files, data, settings, stored code.
+
+        Its kernel is a new one: memory is copied by who forks kernels, who begins here. Raises what
+        `create` does, QueueFull, WorkspaceFull, StorageFull and FileNotAccessible.
+        """
+        source = await self._awake(caller, session_id)
+        new_id = request.new_id or request.id or new_session_id()
+        record = await self._duplicator.duplicate(caller, source, new_id, request.data)
+        lost = f"the session is a copy of {session_id}" if source.record.run_count else None
+        self._adopt(record, lost).begin_wake()
+        log.info("session_duplicated", session_id=record.id, source=session_id)
+        shown = await self._show(record)
+        return Duplicated(**shown.model_dump(), source_session_id=session_id)
 
     async def get(self, caller: Caller, session_id: str) -> Session:
         """The session as it is now."""
@@ -199,7 +231,7 @@ class SessionService:
             for record in page:
                 live = self._live.get(record.id)
                 record = live.record if live else record
-                if _matches(record, self._state(record), wanted):
+                if wanted.matches(record, self._state(record)):
                     if len(found) == wanted.limit:
                         return SessionList(
                             sessions=found, count=len(found), next_cursor=found[-1].id
@@ -220,6 +252,8 @@ class SessionService:
             note = "allowInternetAccess applies when the session next starts a kernel"
         if changes:
             await live.patch(changes)
+            if not live.record.allow_public_access:
+                self.ports.cut(session_id)
             self._culler.reconsider(live)
         return await self._show(live.record), note
 
@@ -289,9 +323,9 @@ class SessionService:
         if self._closing:
             raise ShuttingDown
 
-    def _adopt(self, record: SessionRecord) -> LiveSession:
+    def _adopt(self, record: SessionRecord, lost: str | None = None) -> LiveSession:
         live = self._live[record.id] = LiveSession(
-            record, self._parts, self._capacity, self._culler.reconsider
+            record, self._parts, self._capacity, self._culler.reconsider, lost
         )
         self._disk.reconsider()
         return live
@@ -361,14 +395,3 @@ _SHOWN = (
     "run_count",
     "owner",
 )
-
-
-def _matches(record: SessionRecord, state: str, wanted: SessionFilter) -> bool:
-    return wanted.state in (None, state) and all(
-        key in record.metadata and _as_text(record.metadata[key]) == value
-        for key, value in wanted.metadata.items()
-    )
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

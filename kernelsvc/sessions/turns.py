@@ -30,6 +30,11 @@ class Turns:
         """Whether a turn is being taken or waited for."""
         return self._turn.locked() or self._waiting > 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return self._waiting
+
     def begin(
         self,
         work: Callable[[], Awaitable[T]],

@@ -12,7 +12,7 @@ from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store.database import Database
-from kernelsvc.store.tables import RunRow, SessionRow
+from kernelsvc.store.tables import CodeRow, RunRow, SessionRow
 
 _PAGE = 500
 
@@ -23,10 +23,21 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, record: SessionRecord) -> None:
-        """Store a new session; raises SessionExists where the id is taken."""
+    async def add(self, record: SessionRecord, copy_of: str | None = None) -> None:
+        """Store a new session; raises SessionExists where the id is taken.
+
+        What is stored beside a session, it has as the one that it is a copy of.
+        """
+
+        def query(transaction: Transaction) -> None:
+            transaction.add(_row(record))
+            code = transaction.get(CodeRow, copy_of) if copy_of is not None else None
+            if code is not None:
+                transaction.flush()
+                transaction.add(CodeRow(**{**code.model_dump(), "session_id": record.id}))
+
         try:
-            await self._database.run(lambda transaction: transaction.add(_row(record)))
+            await self._database.run(query)
         except IntegrityError as error:
             raise SessionExists(record.id) from error
 

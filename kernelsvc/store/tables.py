@@ -50,6 +50,21 @@ class SessionRow(SQLModel, table=True):
     owner: str = Field(max_length=64, sa_column_kwargs={"server_default": "local"})
 
 
+class CodeRow(SQLModel, table=True):
+    """The code that is stored in a session."""
+
+    __tablename__ = "stored_code"
+
+    session_id: str = Field(
+        sa_column=Column(
+            String(128), ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True
+        )
+    )
+    code: str
+    description: str | None = None
+    updated_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class RunRow(SQLModel, table=True):
     """One finished run; `number` counts the session's runs from 1."""
 

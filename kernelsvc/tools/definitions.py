@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, StrictStr
 
 from kernelsvc.models.execution import ExecuteRequest
-from kernelsvc.models.fields import SessionId
+from kernelsvc.models.fields import SessionId, SourceCode
 from kernelsvc.models.run import RunRequest
 from kernelsvc.models.session import CreateSession
 
@@ -50,6 +50,12 @@ class _InSession(BaseModel):
     """Where a session is meant."""
 
     session_id: SessionId
+
+
+class _RunOfCode(RunRequest):
+    """A run of code that comes with it; a model has none stored."""
+
+    code: SourceCode
 
 
 class _OfFile(_InSession):
@@ -130,7 +136,7 @@ TOOLS: Final = (
         "Run code in a session. It finds the variables, imports and files that earlier runs in "
         f'the session left, unless the answer\'s memory is not "kept". {_RESULT}',
         {"session_id": _ID, "code": "The code to run.", "timeout": _TIMEOUT},
-        (_InSession, RunRequest),
+        (_InSession, _RunOfCode),
         ToolCall(method="POST", path=_SESSION + "/run", json_body=["code", "timeout"]),
         Hints(title="Run code in a session", destructiveHint=True, openWorldHint=True),
     ),

@@ -44,6 +44,7 @@ async def test_sessions_survive_with_all_but_their_memory(make_settings):
             allowPublicAccess=False,
         )
         run = await api.run("x = 1; open('file', 'w').write('content')")
+        await api.send("PUT", "/api/sessions/s/code", {"code": "print('stored')"})
         before, runs = await api.session(), await history(api)
         assert before["state"] == "idle"
     async with service(settings) as api:
@@ -58,6 +59,8 @@ async def test_sessions_survive_with_all_but_their_memory(make_settings):
         assert again["stdout"] == "False content x\n"
         assert again["data"] == {"a": 1}
         assert again["memory"] == "lost"
+        stored = await api.send("POST", "/api/sessions/s/run", {})
+        assert stored.json["stdout"] == "stored\n"
         assert again["memory_detail"]
         assert (await api.run("1"))["memory"] == "kept"
         assert (await api.session())["run_count"] == 3

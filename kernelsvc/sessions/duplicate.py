@@ -1,0 +1,92 @@
+"""Copying a session.
+
+Theory of operation. In a turn of the source's, so that none of its runs goes on, its data is taken
+over from its file and its files are copied to where nobody else is (the staging directory). Only
+then the copy is moved to its place, and its row stored last: a crash before that leaves what the
+next start clears away, an empty staging directory and no workspace without a row. Nobody else makes
+a session of that id meanwhile (`Newcomers`).
+"""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kernelsvc import clock
+from kernelsvc.errors import SessionExists, SessionNotFound
+from kernelsvc.files.session_data import DataFile
+from kernelsvc.models.caller import Caller
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.newcomers import Newcomers
+from kernelsvc.sessions.parts import SessionParts
+
+
+class Duplicator:
+    """Makes copies of sessions, each in a task, which goes on if the caller goes away."""
+
+    def __init__(self, parts: SessionParts, newcomers: Newcomers) -> None:
+        self._sessions = parts.sessions
+        self._workspaces = parts.workspaces
+        self._limits = parts.policy.limits
+        self._max_data_bytes = parts.policy.max_data_bytes
+        self._newcomers = newcomers
+        self._tasks: set[asyncio.Task[SessionRecord]] = set()
+
+    async def duplicate(
+        self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
+    ) -> SessionRecord:
+        """Make the copy, with other `data` where that is not None; raises what is in the way."""
+        task = asyncio.create_task(self._duplicate(caller, source, new_id, data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Return when no copy is being made any more."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _duplicate(
+        self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
+    ) -> SessionRecord:
+        with self._newcomers.coming(caller, new_id):
+            if await self._sessions.get(new_id) is not None:
+                raise SessionExists(new_id)
+            record, copy = await source.between_runs(lambda: self._copy(source, new_id, data))
+            try:
+                await asyncio.to_thread(self._place, copy, record)
+                await self._sessions.add(record, copy_of=source.record.id)
+            except BaseException:
+                await asyncio.to_thread(self._clear_away, copy, new_id)
+                raise
+        return record
+
+    async def _copy(
+        self, source: LiveSession, new_id: str, data: dict[str, Any] | None
+    ) -> tuple[SessionRecord, Path]:
+        """The copy's record, and its files in the staging directory."""
+        record = source.record
+        limit = record.limits.over(self._limits).disk or 0
+
+        def check() -> None:
+            if source.is_deleted:
+                raise SessionNotFound(record.id)
+
+        copy = await asyncio.to_thread(self._workspaces.begin_copy, record.id, limit, check)
+        copied = replace(
+            record,
+            id=new_id,
+            created_at=clock.now(),
+            last_run_at=None,
+            run_count=0,
+            data=record.data if data is None else data,
+        )
+        return copied, copy
+
+    def _place(self, copy: Path, record: SessionRecord) -> None:
+        DataFile(copy, self._max_data_bytes, self._workspaces.owner).write(record.data)
+        self._workspaces.place_copy(copy, record.id)
+
+    def _clear_away(self, copy: Path, new_id: str) -> None:
+        self._workspaces.drop_copy(copy)
+        self._workspaces.remove(new_id)
