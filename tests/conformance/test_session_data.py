@@ -28,7 +28,7 @@ def test_data_is_kept_when_the_code_fails(session):
 
 
 def test_data_is_kept_after_a_timeout(session):
-    run = session.run(f"{READ}data['progress'] = 7\n{WRITE}{ENDLESS}", timeout=0.4)
+    run = session.run(f"{READ}data['progress'] = 7\n{WRITE}{ENDLESS}", timeout=0.6)
     assert (run["exit_code"], run["data"]["progress"]) == (124, 7)
     assert session.show()["data"]["progress"] == 7
 
