@@ -76,7 +76,7 @@ def make_settings(tmp_path: Path, zygotes: Zygotes) -> Iterator[Callable[..., Se
 
 @pytest.fixture
 def serve(
-    io_loop: IOLoop, make_settings: Callable[..., Settings]
+    io_loop: IOLoop, make_settings: Callable[..., Settings], zygotes: Zygotes
 ) -> Iterator[Callable[..., Server]]:
     """Start services with changed settings; they stop when the test ends, and leave nothing."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -90,6 +90,7 @@ def serve(
 
     yield start
     io_loop.run_sync(stack.aclose)
+    zygotes.settle()
     left = [
         child
         for child in psutil.Process().children(recursive=True)

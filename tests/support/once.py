@@ -1,8 +1,8 @@
 """What the services within one test process have once, together, as it takes each of them long.
 
 A zygote imports for a third of a second, to try the sandbox takes a tenth, to read the world's
-certificates for an HTTP client a fiftieth: with hundreds of services, minutes. Services in processes
-of their own share nothing.
+certificates for an HTTP client a fiftieth: with hundreds of services, minutes. Services in
+processes of their own share nothing.
 """
 
 import ssl
@@ -22,8 +22,10 @@ from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox import doctor
 from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sandbox.policy import SandboxPolicy
+from tests.support.named import named
 
 _PATIENCE = 60.0
+_SETTLED_SECONDS = 5.0
 
 
 class _Lent(Zygote):
@@ -63,8 +65,17 @@ class Zygotes:
 
     @property
     def process(self) -> psutil.Process | None:
-        """The one that is lent."""
-        return None if self._kept is None else psutil.Process(self._kept._process.pid)
+        """The one that is lent, where there is one."""
+        kept = self._kept
+        return psutil.Process(kept._process.pid) if kept is not None and kept.is_there else None
+
+    def settle(self) -> None:
+        """Wait for forks that were on their way into sandboxes that have gone meanwhile.
+
+        With a zygote that ends, they would be nobody's.
+        """
+        if self.process is not None:
+            psutil.wait_procs(named("kernel-zygote", self.process), _SETTLED_SECONDS)
 
     def _close(self) -> None:
         if self._kept is not None:
