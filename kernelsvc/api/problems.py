@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from kernelsvc.errors import (
+    DirectoryNotEmpty,
     FileNotAccessible,
     FileNotFound,
     Forbidden,
@@ -48,6 +49,7 @@ STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     FileNotFound: HTTPStatus.NOT_FOUND,
     NotARegularFile: HTTPStatus.CONFLICT,
     FileNotAccessible: HTTPStatus.CONFLICT,
+    DirectoryNotEmpty: HTTPStatus.CONFLICT,
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     WorkspaceFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
