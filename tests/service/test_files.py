@@ -12,6 +12,7 @@ from tests.support.api import Api
 from tests.support.connection import connection
 from tests.support.files import get, paths, put, url
 from tests.support.problems import fields_of, problem_of
+from tests.support.process import ServiceProcess
 from tests.support.waiting import eventually
 
 
@@ -342,6 +343,70 @@ async def test_a_condition_that_is_none_is_refused(api, s, value):
 async def test_a_part_cannot_be_put(api, s):
     answer = await put(api, "x", b"1", Content_Range="bytes 0-0/2")
     assert fields_of(problem_of(answer, 400, "invalid_request")) == ["Content-Range"]
+
+
+# ---- replacing
+
+
+async def test_who_reads_during_many_replacements_sees_whole_versions_only(api, s, workspace):
+    sizes = [300_000, 1, 700_000]
+    await put(api, "x", b"0" * sizes[0])
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def replace():
+        await begun.wait()
+        for number in range(60):
+            content = b"%d" % (number % 3) * sizes[number % 3]
+            assert (await put(api, "x", content)).status_code == 200
+        done.set()
+
+    async def read(get_content):
+        seen = set()
+        while not done.is_set():
+            content = await get_content()
+            begun.set()
+            seen.add((content[:1], len(content)))
+            assert content == content[:1] * len(content)
+        return seen
+
+    async def over_http():
+        return (await get(api, "x")).content
+
+    async def beside_the_service():
+        return await asyncio.to_thread((workspace / "x").read_bytes)
+
+    _, *seen = await asyncio.gather(replace(), read(over_http), read(beside_the_service))
+    versions = {(b"%d" % number, size) for number, size in enumerate(sizes)}
+    assert all(each <= versions for each in seen)
+    assert set.union(*seen) == versions
+
+
+def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
+    settings = make_settings()
+    staging = settings.data_dir / "workspaces.staging"
+
+    async def upload_and_kill(service):
+        async with AsyncClient(base_url=service.url) as http:
+            api = Api(http)
+            await api.create()
+            await put(api, "x", b"before")
+        async with connection(service.url) as (_, writer):
+            head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+            writer.write(head.encode() + bytes(8_999_999))
+            await eventually(lambda: any(entry.stat().st_size for entry in staging.iterdir()))
+            service.kill()
+
+    async def look(service):
+        async with AsyncClient(base_url=service.url) as http:
+            assert (await get(Api(http), "x")).content == b"before"
+            assert await paths(Api(http)) == ["x"]
+
+    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as killed:
+        asyncio.run(upload_and_kill(killed))
+    assert os.listdir(staging)
+    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as service:
+        asyncio.run(look(service))
+        assert os.listdir(staging) == []
 
 
 # ---- clients that go away
