@@ -195,6 +195,18 @@ class NotARegularFile(KernelsvcError):
         super().__init__(f"{shortened(path)} {reason}")
 
 
+class DirectoryNotEmpty(KernelsvcError):
+    """There is something in the directory that is to be deleted, and not with all that is in it."""
+
+    code = "directory_not_empty"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the directory {shortened(path)} is not empty; ?recursive=true deletes it with all "
+            f"that is in it"
+        )
+
+
 class FileNotAccessible(KernelsvcError):
     """The file is there, but the permissions that the code gave it or a lock keep it from us."""
 

@@ -17,6 +17,7 @@ from tornado.ioloop import IOLoop
 from kernelsvc.app import Server, serving
 from kernelsvc.settings import Settings, load_settings
 from tests.support.api import Api
+from tests.support.once import Zygotes, certificates_read_once, sandbox_tried_once
 
 # The same examples each time; `--hypothesis-profile default` looks for new ones.
 hypothesis_settings.register_profile("reproducible", derandomize=True, deadline=None)
@@ -33,8 +34,24 @@ def log_to_logging() -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def zygotes() -> Iterator[Zygotes]:
+    """The zygote that the services in this process share, and the rest of what they have once."""
+    with certificates_read_once(), sandbox_tried_once(), Zygotes().in_force() as lending:
+        lending.warm()
+        yield lending
+
+
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+def own_zygotes(zygotes: Zygotes) -> Iterator[None]:
+    """Each service has a zygote of its own, as where it is alone."""
+    zygotes.is_lending = False
+    yield
+    zygotes.is_lending = True
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, zygotes: Zygotes) -> Iterator[Callable[..., Settings]]:
     """Settings for a service of this test's own; sockets need a shorter path than pytest's."""
     runtime = Path(tempfile.mkdtemp(prefix="ks"))
 
@@ -59,7 +76,7 @@ def make_settings(tmp_path: Path) -> Iterator[Callable[..., Settings]]:
 
 @pytest.fixture
 def serve(
-    io_loop: IOLoop, make_settings: Callable[..., Settings]
+    io_loop: IOLoop, make_settings: Callable[..., Settings], zygotes: Zygotes
 ) -> Iterator[Callable[..., Server]]:
     """Start services with changed settings; they stop when the test ends, and leave nothing."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -73,6 +90,7 @@ def serve(
 
     yield start
     io_loop.run_sync(stack.aclose)
+    zygotes.settle()
     left = [
         child
         for child in psutil.Process().children(recursive=True)

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kernelsvc import clock
-from kernelsvc.api.base import ApiHandler
+from kernelsvc.api.base import ApiHandler, shortened
 from kernelsvc.api.conditions import Unsatisfiable, precondition, span_of
 from kernelsvc.api.operations import (
     THEN,
@@ -20,8 +20,11 @@ from kernelsvc.api.operations import (
 )
 from kernelsvc.api.transfers import TransferHandler
 from kernelsvc.errors import (
+    DirectoryNotEmpty,
+    FieldProblem,
     FileNotAccessible,
     FileNotFound,
+    InvalidRequest,
     KernelsvcError,
     NotARegularFile,
     PreconditionFailed,
@@ -41,7 +44,12 @@ _CONDITIONS = (
     Parameter("If-Match", "only where the file's ETag is one of these, or `*` for any"),
     Parameter("If-None-Match", "only where the file's ETag is none of these; `*` for no file"),
 )
-_TABLE = FileInfo(path="a.csv", size=13, uploaded=THEN)
+_TABLE = FileInfo(path="a.csv", size=13, uploaded=THEN, modified_at=THEN)
+_RECURSIVE = Parameter(
+    "recursive",
+    "`true` deletes a directory with all that is in it",
+    {"type": "boolean", "default": False},
+)
 _FINDING = (SessionNotFound, FileNotFound, NotARegularFile, FileNotAccessible)
 _WRITING = (SessionNotFound, FileNotAccessible, WorkspaceFull, StorageFull)
 _FILE: dict[HTTPStatus, Content] = {
@@ -67,7 +75,9 @@ class FilesHandler(ApiHandler):
     @operation(
         FileList,
         errors=(SessionNotFound,),
-        example=Example(answer=FileList(files=[_TABLE], count=1)),
+        example=Example(
+            answer=FileList(files=[_TABLE], count=1, total_count=1, total_size_bytes=13)
+        ),
     )
     async def get(self, session_id: str) -> None:
         """List the session's files."""
@@ -79,7 +89,14 @@ class FileHandler(TransferHandler):
 
     @operation(_FILE, **_READING)
     async def get(self, session_id: str, path: str) -> None:
-        """Get a file, or a range of it."""
+        """Get a file, or a range of it.
+
+        Of a path that ends with a slash, which is a directory's, the files below it are listed.
+        """
+        if is_directory(path):
+            files = self.service.files
+            await self.answer_large(await files.list_below(self.caller, session_id, path[:-1]))
+            return
         file = await self.service.files.open(self.caller, session_id, path)
         try:
             await self._serve(file, path.rpartition("/")[2])
@@ -92,8 +109,12 @@ class FileHandler(TransferHandler):
         await self.get(session_id, path)
 
     async def begin(self, length: int | None) -> Incoming[Any]:
-        """Begin to take a file."""
+        """Begin to take a file, or nothing for a directory."""
         session_id, path = self.path_args
+        if is_directory(path):
+            self._refuse_conditions()
+            files = self.service.files
+            return await files.make_directory(self.caller, session_id, path[:-1], length)
         return await self.service.files.put(
             self.caller, session_id, path, self._condition(), length
         )
@@ -106,23 +127,47 @@ class FileHandler(TransferHandler):
         example=Example("n,square\n2,4\n", answer=_TABLE),
     )
     async def put(self, session_id: str, path: str) -> None:
-        """Put a file in the place of another or none: 200 for both, as ERA's clients expect."""
+        """Put a file in the place of another or none: 200 for both, as ERA's clients expect.
+
+        A path that ends with a slash makes a directory; the body is empty then.
+        """
         self.answer(await self.received())
 
     @operation(
         FileDeleted,
+        query=(_RECURSIVE,),
         request_headers=_CONDITIONS,
-        errors=(*_FINDING, PreconditionFailed),
+        errors=(*_FINDING, DirectoryNotEmpty, PreconditionFailed),
         example=Example(answer=FileDeleted(path="a.csv", deleted_at=THEN)),
     )
     async def delete(self, session_id: str, path: str) -> None:
-        """Delete a file."""
-        await self.service.files.delete(self.caller, session_id, path, self._condition())
+        """Delete a file, or by a path that ends with a slash a directory."""
+        files, recursive = self.service.files, self._recursive()
+        if is_directory(path):
+            self._refuse_conditions()
+            await files.delete_directory(self.caller, session_id, path[:-1], recursive=recursive)
+        elif recursive:
+            problem = "is for directories, whose path ends with /"
+            raise InvalidRequest([FieldProblem("recursive", problem)])
+        else:
+            await files.delete(self.caller, session_id, path, self._condition())
         self.answer(FileDeleted(path=path, deleted_at=clock.now()))
 
     def _condition(self) -> Precondition:
         headers = self.request.headers
         return precondition(headers.get("If-Match"), headers.get("If-None-Match"))
+
+    def _refuse_conditions(self) -> None:
+        for name in ("If-Match", "If-None-Match"):
+            if name in self.request.headers:
+                raise InvalidRequest([FieldProblem(name, "cannot be given for a directory")])
+
+    def _recursive(self) -> bool:
+        given = self.get_query_argument("recursive", "false")
+        if given not in ("true", "false"):
+            problem = f"must be true or false (given: {shortened(given)})"
+            raise InvalidRequest([FieldProblem("recursive", problem)])
+        return given == "true"
 
     async def _serve(self, file: Download, name: str) -> None:
         condition = self._condition()
@@ -165,8 +210,7 @@ class FileHandler(TransferHandler):
                 return
 
     def _describe(self, file: Download, name: str) -> None:
-        kind, encoding = mimetypes.guess_type(name)
-        self.set_header("Content-Type", _BINARY if encoding or not kind else kind)
+        self.set_header("Content-Type", content_type(name))
         self.set_header("Content-Disposition", as_download(name))
         self.set_header("Accept-Ranges", "bytes")
         self.set_header("ETag", file.etag)
@@ -220,6 +264,19 @@ class ArchiveHandler(TransferHandler):
     async def put(self, session_id: str) -> None:
         """Put the files of a tar.gz into the workspace."""
         self.answer(await self.received())
+
+
+def is_directory(path: str) -> bool:
+    """Whether it is meant as a directory's; it ends with a slash then."""
+    return path.endswith("/")
+
+
+def content_type(name: str) -> str:
+    """What a file of that name usually holds; text is taken to be UTF-8."""
+    kind, encoding = mimetypes.guess_type(name)
+    if encoding or not kind:
+        return _BINARY
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
 def as_download(name: str) -> str:

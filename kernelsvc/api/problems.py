@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from kernelsvc.errors import (
     BadGateway,
+    DirectoryNotEmpty,
     FileNotAccessible,
     FileNotFound,
     Forbidden,
@@ -56,6 +57,7 @@ STATUS: dict[type[KernelsvcError], HTTPStatus] = {
     FileNotFound: HTTPStatus.NOT_FOUND,
     NotARegularFile: HTTPStatus.CONFLICT,
     FileNotAccessible: HTTPStatus.CONFLICT,
+    DirectoryNotEmpty: HTTPStatus.CONFLICT,
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     WorkspaceFull: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,

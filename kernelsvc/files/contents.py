@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kernelsvc.errors import FileNotFound, PreconditionFailed
-from kernelsvc.files.beneath import NotRegular, kind_of, open_beneath, open_regular
+from kernelsvc.files.beneath import (
+    NotRegular,
+    directory_at,
+    kind_of,
+    open_beneath,
+    open_regular,
+)
+from kernelsvc.files.path import MAX_PATH_BYTES
 from kernelsvc.files.placing import make_directories
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.told import shown, told
@@ -62,20 +69,38 @@ class OpenedFile:
                 os.close(self._descriptor)
 
 
-def list_files(workspace: int) -> FileList:
-    """The regular files, sorted, 100,000 at most; those whose path is too long are left out."""
+def list_files(workspace: int, below: bytes = b"") -> FileList:
+    """The regular files below a directory of it, sorted, 100,000 at most; all are counted.
+
+    Those whose path is too long are left out. Raises FileNotFound, NotARegularFile and others.
+    """
+    if not below:
+        return _listed(workspace, b"")
+    with told(below), directory_at(workspace, below) as directory:
+        return _listed(directory, below + b"/")
+
+
+def _listed(directory: int, prefix: bytes) -> FileList:
     found: list[FileInfo] = []
-    truncated = False
-    for entry in walk(workspace):
-        if not stat.S_ISREG(entry.status.st_mode) or entry.path in (None, DATA_FILE.encode()):
+    count = size = 0
+    for entry in walk(directory):
+        if not stat.S_ISREG(entry.status.st_mode) or entry.path is None:
             continue
-        if len(found) == MOST_LISTED:
-            truncated = True
-            break
-        assert entry.path is not None
-        found.append(info_of(entry.path, entry.status))
+        path = prefix + entry.path
+        if path == DATA_FILE.encode() or len(path) > MAX_PATH_BYTES:
+            continue
+        count += 1
+        size += entry.status.st_size
+        if len(found) < MOST_LISTED:
+            found.append(info_of(path, entry.status))
     found.sort(key=lambda file: file.path)
-    return FileList(files=found, count=len(found), truncated=truncated)
+    return FileList(
+        files=found,
+        count=len(found),
+        total_count=count,
+        total_size_bytes=size,
+        truncated=count > len(found),
+    )
 
 
 def open_file(workspaces: Workspaces, session_id: str, path: bytes) -> OpenedFile:
@@ -153,8 +178,10 @@ def find(workspace: int, path: bytes) -> os.stat_result | None:
 
 
 def info_of(path: bytes, status: os.stat_result) -> FileInfo:
-    """The file as the API shows it."""
-    return FileInfo(path=shown(path), size=status.st_size, uploaded=modified(status))
+    """The file, or directory, as the API shows it."""
+    time = modified(status)
+    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return FileInfo(path=shown(path), size=size, uploaded=time, modified_at=time)
 
 
 def etag_of(status: os.stat_result) -> str:

@@ -9,10 +9,11 @@ import os
 import secrets
 import threading
 
-from kernelsvc.errors import SessionNotFound
+from kernelsvc.errors import FieldProblem, InvalidRequest, SessionNotFound
 from kernelsvc.files.beneath import directory_at
 from kernelsvc.files.charge import LEAST_CHARGE, charge_of
 from kernelsvc.files.contents import Precondition, place, size_of
+from kernelsvc.files.directories import make_directory
 from kernelsvc.files.directory import give
 from kernelsvc.files.quota import Reservation, Space
 from kernelsvc.files.told import told
@@ -146,6 +147,39 @@ class FileUpload(Upload):
             self._room.end(self._reserved)
         self.discard()
         return info
+
+
+class DirectoryUpload(Upload):
+    """A directory for `path`: nothing may come."""
+
+    def __init__(self, workspaces: Workspaces, session_id: str, room: Space, path: bytes) -> None:
+        super().__init__(workspaces, session_id, room)
+        self._path = path
+
+    def begin(self, length: int | None) -> None:
+        """Reserve room for it and those above it; raises WorkspaceFull, InvalidRequest."""
+        if length:
+            raise _not_for_directories()
+        size = LEAST_CHARGE * (self._path.count(b"/") + 1)
+        self._room.extend(self._reserved, size, size)
+
+    def write(self, data: bytes) -> None:
+        """Raises InvalidRequest."""
+        raise _not_for_directories()
+
+    def finish(self) -> FileInfo:
+        """Make it; raises NotARegularFile and others."""
+        with self._room.lock:
+            if self._room.is_gone:
+                raise SessionNotFound(self._session_id)
+            info = make_directory(self._workspaces, self._session_id, self._path)
+            self._room.end(self._reserved)
+        return info
+
+
+def _not_for_directories() -> InvalidRequest:
+    problem = "must be empty: a path that ends with / is a directory's"
+    return InvalidRequest([FieldProblem("body", problem)])
 
 
 class ArchiveUpload(Upload):

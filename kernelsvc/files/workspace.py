@@ -87,17 +87,25 @@ class Workspaces:
 
         What cannot be deleted is logged. It is out of every session's sight.
         """
-        name, doomed = os.fsencode(session_id), secrets.token_hex(8).encode()
-        with _opened(self.root) as root, _opened(self._trash) as trash:
+        with _opened(self.root) as root:
+            self.throw_away(root, os.fsencode(session_id), session_id)
+
+    def throw_away(self, parent: int, name: bytes, session_id: str) -> None:
+        """Delete what has this name in an open directory, which is the session's; none is fine too.
+
+        As far as anybody else can see, all of it goes at once.
+        """
+        doomed = secrets.token_hex(8).encode()
+        with _opened(self._trash) as trash:
             # A directory that its owner has locked could not be moved.
-            if (found := open_unlocked(root, name)) is not None:
+            if (found := open_unlocked(parent, name)) is not None:
                 os.close(found)
             try:
-                os.rename(name, doomed, src_dir_fd=root, dst_dir_fd=trash)
+                os.rename(name, doomed, src_dir_fd=parent, dst_dir_fd=trash)
             except FileNotFoundError:
                 return
             except OSError:
-                _tell(delete_tree(root, name), session_id)
+                _tell(delete_tree(parent, name), session_id)
                 return
             _tell(delete_tree(trash, doomed), session_id)
 

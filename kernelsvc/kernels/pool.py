@@ -172,6 +172,8 @@ class Pool:
         return task
 
     async def _end(self, member: Member) -> None:
+        # It has run nothing that would have to end in good order, and may not answer.
+        member.seat.host.kill()
         try:
             await member.kernel.close()
         finally:

@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 from kernelsvc.errors import SessionNotFound, ShuttingDown
 from kernelsvc.files.archive import Packing
 from kernelsvc.files.contents import OpenedFile, Precondition, delete_file, list_files, open_file
+from kernelsvc.files.directories import delete_directory
 from kernelsvc.files.path import changeable_path, relative_path
 from kernelsvc.files.quota import Space
-from kernelsvc.files.upload import ArchiveUpload, FileUpload, Upload
+from kernelsvc.files.upload import ArchiveUpload, DirectoryUpload, FileUpload, Upload
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.file import ArchiveUnpacked, FileInfo, FileList
@@ -54,15 +55,20 @@ class SessionFiles:
     async def list(self, caller: Caller, session_id: str) -> FileList:
         """The session's regular files."""
         await self._enter(caller, session_id)
-        return await self.do(self._list, session_id)
+        return await self.do(self._list, session_id, b"")
 
-    def _list(self, session_id: str) -> FileList:
+    async def list_below(self, caller: Caller, session_id: str, path: str) -> FileList:
+        """The regular files below a directory; raises FileNotFound and others as `open`."""
+        await self._enter(caller, session_id)
+        return await self.do(self._list, session_id, relative_path(path))
+
+    def _list(self, session_id: str, below: bytes) -> FileList:
         try:
             with self._workspaces.directory(session_id) as workspace:
-                return list_files(workspace)
+                return list_files(workspace, below)
         except OSError:
             # The code has taken its workspace away, or locked it.
-            return FileList(files=[], count=0)
+            return FileList(files=[], count=0, total_count=0, total_size_bytes=0)
 
     async def open(self, caller: Caller, session_id: str, path: str) -> "Download":
         """A file, to read from; raises FileNotFound, NotARegularFile, FileNotAccessible."""
@@ -77,6 +83,15 @@ class SessionFiles:
         wanted = changeable_path(path)
         await self._enter(caller, session_id, to_write=True)
         await self.do(delete_file, self._workspaces, session_id, wanted, condition)
+
+    async def delete_directory(
+        self, caller: Caller, session_id: str, path: str, *, recursive: bool
+    ) -> None:
+        """Delete a directory; raises as `open`, and DirectoryNotEmpty unless `recursive`."""
+        wanted = changeable_path(path)
+        await self._enter(caller, session_id, to_write=True)
+        delete = partial(delete_directory, recursive=recursive)
+        await self.do(delete, self._workspaces, session_id, wanted)
 
     async def put(
         self,
@@ -94,6 +109,16 @@ class SessionFiles:
         limit = await self._enter(caller, session_id, to_write=True)
         room = self._room(session_id, limit)
         upload = FileUpload(self._workspaces, session_id, room, wanted, condition)
+        return await self._begin(upload, room, length)
+
+    async def make_directory(
+        self, caller: Caller, session_id: str, path: str, length: int | None
+    ) -> "Incoming[FileInfo]":
+        """Begin to make a directory, with nothing to come; raises as `put`."""
+        wanted = changeable_path(path)
+        limit = await self._enter(caller, session_id, to_write=True)
+        room = self._room(session_id, limit)
+        upload = DirectoryUpload(self._workspaces, session_id, room, wanted)
         return await self._begin(upload, room, length)
 
     async def put_archive(

@@ -64,11 +64,17 @@ def url():
         yield process.url
 
 
-def prepare(url: str) -> None:
+@pytest.fixture(scope="module")
+def http(url):
+    """Prepares what is asked about; one client for all, which takes longer to make than to use."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def prepare(http: httpx.Client) -> None:
     """A session with a run and a file, whatever the request before has done."""
-    with httpx.Client(base_url=url, timeout=60) as http:
-        if http.post("/api/sessions", json=SESSION).status_code == 201:
-            http.put("/api/sessions/s/files/f", content=b"content").raise_for_status()
+    if http.post("/api/sessions", json=SESSION).status_code == 201:
+        http.put("/api/sessions/s/files/f", content=b"content").raise_for_status()
 
 
 @schema.parametrize()
@@ -77,8 +83,8 @@ def prepare(url: str) -> None:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_the_service_answers_as_the_document_says(case, url):
-    prepare(url)
+def test_the_service_answers_as_the_document_says(case, url, http):
+    prepare(http)
     if "session_id" in case.path_parameters and case.method != "DELETE":
         case.path_parameters["session_id"] = "s"
     case.call_and_validate(base_url=url, checks=CHECKS)

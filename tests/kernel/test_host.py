@@ -152,6 +152,8 @@ async def test_a_service_hangs_up_on_a_host_that_talks_nonsense():
 
 @pytest.mark.parametrize("broken", ["exit", "hang"])
 async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
+    # How long a kernel has to end that its host hears nothing of.
+    monkeypatch.setattr("kernelsvc.kernels.kernel._DISCONNECT_SECONDS", 0.05)
     code = {
         "exit": "import sys; sys.exit('no such interpreter here')",
         "hang": "import time; time.sleep(600)",

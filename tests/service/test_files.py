@@ -12,6 +12,7 @@ from tests.support.api import Api
 from tests.support.connection import connection
 from tests.support.files import get, paths, put, url
 from tests.support.problems import fields_of, problem_of
+from tests.support.process import ServiceProcess
 from tests.support.waiting import eventually
 
 
@@ -39,16 +40,18 @@ async def test_what_is_put_comes_back_byte_for_byte(api, s, workspace, staging, 
     answer = await put(api, "data.bin", content)
     assert answer.status_code == 200, answer.text
     info = answer.json()
-    assert info.keys() == {"path", "size", "uploaded"}
+    assert info.keys() == {"path", "size", "uploaded", "modified_at"}
     assert (info["path"], info["size"]) == ("data.bin", size)
     assert info["uploaded"].endswith("Z")
+    assert info["modified_at"] == info["uploaded"]
     assert (workspace / "data.bin").read_bytes() == content
     answer = await get(api, "data.bin")
     assert answer.status_code == 200
     assert answer.content == content
     assert int(answer.headers["Content-Length"]) == size
     listed = (await api.send("GET", "/api/sessions/s/files")).json
-    assert listed == {"files": [info], "count": 1, "truncated": False}
+    totals = {"count": 1, "total_count": 1, "total_size_bytes": size, "truncated": False}
+    assert listed == {"files": [info], **totals}
     assert os.listdir(staging) == []
 
 
@@ -146,6 +149,60 @@ async def test_delete_says_what_is_gone(api, s, workspace):
     problem_of(await api.http.delete(url("a/b")), 404, "file_not_found")
 
 
+# ---- directories
+
+
+async def test_a_directory_is_made_listed_and_deleted_by_a_path_that_ends_with_a_slash(
+    api, s, workspace
+):
+    answer = await put(api, "new/empty/", b"")
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["path"], answer.json()["size"]) == ("new/empty/", 0)
+    assert (workspace / "new/empty").is_dir()
+    assert (await put(api, "new/empty/", b"")).status_code == 200
+    for path in ("new/a", "new/b/c", "newer", "x"):
+        await put(api, path, b"12")
+    listed = (await get(api, "new/")).json()
+    assert [file["path"] for file in listed["files"]] == ["new/a", "new/b/c"]
+    assert (listed["total_count"], listed["total_size_bytes"]) == (2, 4)
+    assert (await get(api, "new/empty/")).json()["files"] == []
+    assert (await api.http.head(url("new/"))).status_code == 200
+
+    problem_of(await api.http.delete(url("new/")), 409, "directory_not_empty")
+    assert await paths(api) == ["new/a", "new/b/c", "newer", "x"]
+    answer = await api.http.delete(url("new/empty/"))
+    assert (answer.status_code, answer.json()["path"]) == (200, "new/empty/")
+    answer = await api.http.delete(url("new/"), params={"recursive": "true"})
+    assert answer.json()["success"] is True
+    assert await paths(api) == ["newer", "x"]
+    assert sorted(os.listdir(workspace)) == ["newer", "x"]
+
+
+async def test_what_is_wrong_about_a_directory_is_told_and_changes_nothing(api, s, workspace):
+    await put(api, "x", b"1")
+    await put(api, "d/x", b"1")
+    (workspace / "link").symlink_to("d")
+    for name in ("nothing/", "d/nothing/"):
+        for method in ("GET", "DELETE"):
+            answer = await api.http.request(method, url(name))
+            problem_of(answer, 404, "file_not_found")
+    for name in ("x/", "link/"):
+        for method in ("GET", "PUT", "DELETE"):
+            query = "?recursive=true" if method == "DELETE" else ""
+            answer = await api.http.request(method, url(name) + query)
+            problem_of(answer, 409, "not_a_regular_file")
+    refused = {
+        "body": await put(api, "d/", b"1"),
+        "If-Match": await put(api, "d/", b"", If_Match="*"),
+        "recursive": await api.http.delete(url("x") + "?recursive=true"),
+    }
+    for field, answer in refused.items():
+        assert fields_of(problem_of(answer, 400, "invalid_request")) == [field]
+    answer = await api.http.delete(url("d/") + "?recursive=yes")
+    assert fields_of(problem_of(answer, 400, "invalid_request")) == ["recursive"]
+    assert await paths(api) == ["d/x", "x"]
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 async def test_a_session_that_is_not_there_is_404(api, method):
     for path in ("/files/x", "/archive", "/files"):
@@ -175,8 +232,9 @@ async def test_no_file_is_ever_a_page_of_ours(api, s):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.csv", "text/csv"), ("a.png", "image/png"), ("a", "application/octet-stream"),
-     ("a.tar.gz", "application/octet-stream"), ("a.json", "application/json")],
+    [("a.csv", "text/csv; charset=utf-8"), ("a.png", "image/png"),
+     ("a", "application/octet-stream"), ("a.tar.gz", "application/octet-stream"),
+     ("a.json", "application/json"), ("a.html", "text/html; charset=utf-8")],
 )  # fmt: skip
 async def test_the_content_type_is_told_from_the_name(api, s, name, kind):
     await put(api, name, b"1")
@@ -285,6 +343,70 @@ async def test_a_condition_that_is_none_is_refused(api, s, value):
 async def test_a_part_cannot_be_put(api, s):
     answer = await put(api, "x", b"1", Content_Range="bytes 0-0/2")
     assert fields_of(problem_of(answer, 400, "invalid_request")) == ["Content-Range"]
+
+
+# ---- replacing
+
+
+async def test_who_reads_during_many_replacements_sees_whole_versions_only(api, s, workspace):
+    sizes = [300_000, 1, 700_000]
+    await put(api, "x", b"0" * sizes[0])
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def replace():
+        await begun.wait()
+        for number in range(60):
+            content = b"%d" % (number % 3) * sizes[number % 3]
+            assert (await put(api, "x", content)).status_code == 200
+        done.set()
+
+    async def read(get_content):
+        seen = set()
+        while not done.is_set():
+            content = await get_content()
+            begun.set()
+            seen.add((content[:1], len(content)))
+            assert content == content[:1] * len(content)
+        return seen
+
+    async def over_http():
+        return (await get(api, "x")).content
+
+    async def beside_the_service():
+        return await asyncio.to_thread((workspace / "x").read_bytes)
+
+    _, *seen = await asyncio.gather(replace(), read(over_http), read(beside_the_service))
+    versions = {(b"%d" % number, size) for number, size in enumerate(sizes)}
+    assert all(each <= versions for each in seen)
+    assert set.union(*seen) == versions
+
+
+def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
+    settings = make_settings()
+    staging = settings.data_dir / "workspaces.staging"
+
+    async def upload_and_kill(service):
+        async with AsyncClient(base_url=service.url) as http:
+            api = Api(http)
+            await api.create()
+            await put(api, "x", b"before")
+        async with connection(service.url) as (_, writer):
+            head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+            writer.write(head.encode() + bytes(8_999_999))
+            await eventually(lambda: any(entry.stat().st_size for entry in staging.iterdir()))
+            service.kill()
+
+    async def look(service):
+        async with AsyncClient(base_url=service.url) as http:
+            assert (await get(Api(http), "x")).content == b"before"
+            assert await paths(Api(http)) == ["x"]
+
+    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as killed:
+        asyncio.run(upload_and_kill(killed))
+    assert os.listdir(staging)
+    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as service:
+        asyncio.run(look(service))
+        assert os.listdir(staging) == []
 
 
 # ---- clients that go away

@@ -57,7 +57,9 @@ BAD_PATHS = {
     "dot within": "a/./b",
     "only a dot": ".",
     "two slashes": "a//b",
-    "slash at the end": "a/",
+    "two slashes at the end": "a//",
+    "only a slash": "/",
+    "up, slash at the end": "../",
     "NUL": "a%00b",
     "NUL at the end": "a.txt%00.png",
     "not UTF-8": "%ff%fe",
@@ -89,7 +91,8 @@ async def test_a_session_id_leads_nowhere_else(api, server, s, session_id):
     assert answer.split()[1] in ("400", "404"), answer
 
 
-@pytest.mark.parametrize("path", [".session_data.json", ".session_data.json/x"])
+@pytest.mark.parametrize("path", [".session_data.json", ".session_data.json/x",
+                                  ".session_data.json/"])  # fmt: skip
 async def test_the_session_data_cannot_be_put_or_deleted_as_a_file(api, s, workspace, path):
     (workspace / ".session_data.json").write_text("{}")
     for method in ("PUT", "DELETE"):
@@ -241,6 +244,13 @@ async def test_a_directory_that_is_swapped_for_a_link_all_the_time_never_lets_an
                 assert answer.status_code in (200, 404, 409), answer.text
                 seen.add(answer.status_code)
             if number % 10 == 0:
+                for answer in (
+                    await put(api, f"d/deep{number}/x/", b""),
+                    await api.http.get(url("d/")),
+                    await api.http.delete(url(f"d/deep{number}/") + "?recursive=true"),
+                ):
+                    assert answer.status_code in (200, 404, 409), answer.text
+                    assert b'"d/x' not in answer.content
                 archive = await api.http.get("/api/sessions/s/archive")
                 assert SECRET not in archive.content
                 packed = tar_gz((f"d/packed{number}", b"x"))

@@ -255,7 +255,8 @@ async def test_a_host_that_is_killed_takes_its_kernel_along_and_is_replaced(api)
     assert (await api.run("1"))["exit_code"] == 0
 
 
-async def test_a_host_that_is_stopped_does_not_stop_the_ladder(api):
+async def test_a_host_that_is_stopped_does_not_stop_the_ladder(api, monkeypatch):
+    monkeypatch.setattr("kernelsvc.kernels.ladder._KILL_SECONDS", 0.5)
     await api.create()
     host = process_inside((await api.run("import os; os.getppid()"))["text"])
     host.suspend()
