@@ -40,6 +40,7 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.policy import SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
+from kernelsvc.setup.sandboxes import SetupParts, SetupPolicy
 from kernelsvc.store.accepted import AcceptedStore
 from kernelsvc.store.database import Database, DatabaseUnusable
 from kernelsvc.store.deliveries import DeliveryStore
@@ -146,8 +147,11 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         pool = _pool(settings, launcher, workspaces)
         metrics = Metrics()
         accepted = AcceptedStore(database)
+        cache = settings.data_dir / "setup.cache"
+        setups = SetupParts.open(_setup_policy(settings), launcher, workspaces, cache)
+        check = poster.check
         parts = SessionParts(
-            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, poster.check
+            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, check, setups
         )
         service = SessionService(parts)
 
@@ -293,6 +297,16 @@ def _pool(settings: Settings, launcher: Launcher, workspaces: Workspaces) -> Poo
         workspaces,
         settings.limits,
         frozenset(Kind(kernelspec, settings.internet_by_default) for kernelspec in usual),
+    )
+
+
+def _setup_policy(settings: Settings) -> SetupPolicy:
+    return SetupPolicy(
+        timeout=settings.setup_timeout,
+        internet=settings.setup_internet,
+        environment=settings.setup_environment,
+        cache_bytes=settings.setup_cache_bytes,
+        most=settings.max_setups,
     )
 
 

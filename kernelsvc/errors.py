@@ -86,7 +86,7 @@ class SessionBusy(KernelsvcError):
     code = "session_busy"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} is busy with a run")
+        super().__init__(f"session {session_id!r} is busy with a run, or being set up")
 
 
 class IdempotencyConflict(KernelsvcError):

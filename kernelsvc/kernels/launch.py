@@ -132,13 +132,14 @@ class Launcher:
         *,
         internet: bool = False,
         held_back: bool = False,
+        cache: Path | None = None,
     ) -> Seat:
         """Start a host for kernels of that kernelspec; raises KernelStartFailed.
 
         With `internet`, a proxy is started with it, which is its way out. What is `held_back` lets
-        others have the processors first.
+        others have the processors first. `cache` is a directory that it shares with others.
         """
-        place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
+        place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}", cache)
         argv = self._argv(kernelspec)
         async with AsyncExitStack() as undo:
             undo.callback(shutil.rmtree, place.runtime, ignore_errors=True)
@@ -241,6 +242,11 @@ class Launcher:
             if self._zygote is not None:
                 await asyncio.to_thread(self._zygote.close)
         self._context.destroy(linger=0)
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program that kernels find by its name; None where there is none."""
+    return shutil.which(name, path=os.pathsep.join(_PROGRAMS))
 
 
 def _inherited() -> dict[str, str]:

@@ -3,7 +3,7 @@
 Theory of operation. One *turn* at a time, in order of arrival (asyncio's Lock is fair): a run, a
 wake, a restart, a sleep. What takes a turn is a task of this object, not of the request that asked,
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
-turn of a run that is going on: they reach it through its `StopSignal`.
+turn of a run that is going on: they reach it through its `StopSignal`. A setup has the first turn.
 
 `_lost` says why the session's memory is gone since the last answer, until an answer has told it.
 """
@@ -32,6 +32,7 @@ from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
+from kernelsvc.sessions.setting_up import SettingUp
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
@@ -88,6 +89,8 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
+        self.setup = SettingUp(self._change)
+        self.setup.begin(record, parts.setups, limits, capacity, self._turns)
 
     # ---- what it is, and what it is doing
 
@@ -99,6 +102,8 @@ class LiveSession:
     @property
     def state(self) -> SessionState:
         """What the session is doing just now."""
+        if self.setup.is_going_on:
+            return "setting_up"
         if self._current is not None:
             return "running"
         if self._slot.is_starting:
@@ -136,8 +141,8 @@ class LiveSession:
 
     @property
     def seat(self) -> Seat | None:
-        """Where its kernel runs now; None where it has none."""
-        return self._slot.seat
+        """Where its kernel or its setup runs now; None where neither does."""
+        return self.setup.seat or self._slot.seat
 
     @property
     def sleep_after(self) -> float:
@@ -181,7 +186,8 @@ class LiveSession:
             await self.begin_wake()
 
     def interrupt(self) -> None:
-        """Interrupt the run that is going on; none is fine too."""
+        """Interrupt the run or the setup that is going on; none is fine too."""
+        self.setup.stop("it was interrupted")
         if self._current is not None:
             self._current.want(Stop.INTERRUPT)
 
@@ -199,8 +205,8 @@ class LiveSession:
         await self._wake()
 
     async def sleep(self) -> None:
-        """End the kernel, keep everything else; raises SessionBusy during a run or a queued one."""
-        if len(self._queue):
+        """End the kernel, keep all else; raises SessionBusy during setup, a run or a queued one."""
+        if len(self._queue) or self.setup.is_going_on:
             raise SessionBusy(self._record.id)
         await self._turns.do(self._fall_asleep)
 
@@ -221,7 +227,8 @@ class LiveSession:
         await self._background.save()
 
     def stop_for(self, exceeded: LimitExceeded) -> None:
-        """Kill the kernel, which has taken too much."""
+        """Kill the kernel or the setup, which has taken too much."""
+        self.setup.stop(exceeded.message)
         self._slot.stop_for(exceeded)
 
     def _kernel_died(self, returncode: int) -> None:
@@ -260,6 +267,10 @@ class LiveSession:
                 self._data.patch(before.data)
             raise
 
+    async def _change(self, changes: dict[str, Any]) -> None:
+        self._record = replace(self._record, **changes)
+        await self._sessions.change(self._record.id, changes)
+
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
         await self._turns.finish()
@@ -274,6 +285,7 @@ class LiveSession:
         self._deleted = self._deleted or delete
         if self._current is not None:
             self._current.want(Stop.KILL if delete else Stop.END)
+        self.setup.close()
         self._slot.close(kill=delete)
         await self.finish()
         if not delete:

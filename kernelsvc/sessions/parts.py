@@ -8,6 +8,7 @@ from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Pool
 from kernelsvc.metrics import Metrics
 from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.setup.sandboxes import SetupParts
 from kernelsvc.store.accepted import AcceptedStore
 from kernelsvc.store.runs import RunStore
 from kernelsvc.store.sessions import SessionStore
@@ -29,3 +30,4 @@ class SessionParts:
     metrics: Metrics
     accepted: AcceptedStore
     check_callback: Callable[[str], None]
+    setups: SetupParts

@@ -36,6 +36,7 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
 from kernelsvc.sessions.sweeper import Sweeper
+from kernelsvc.setup.plan import impossible
 
 EVERYBODY: Final = "*"
 
@@ -87,6 +88,8 @@ class SessionService:
         self._sweeper.start()
         self._disk.start()
         self._pool.start(self._capacity.may_prepare)
+        for record in await self._sessions.with_pending_setup():
+            self._adopt(record)
 
     @property
     def is_closing(self) -> bool:
@@ -143,6 +146,7 @@ class SessionService:
             known = ", ".join(language_names())
             problem = f"{request.language!r} is not a language here; there are: {known}"
             raise InvalidRequest([FieldProblem("language", problem)])
+        self._check_setup(request)
         internet = request.allowInternetAccess
         record = SessionRecord(
             id=request.session_id or "sess_" + secrets.token_hex(12),
@@ -161,6 +165,8 @@ class SessionService:
             ),
             allow_public_access=request.allowPublicAccess,
             owner=caller.owner,
+            setup=request.setup,
+            setup_status=None if request.setup is None else "pending",
         )
         self._quotas.add_session(caller)
         try:
@@ -173,6 +179,17 @@ class SessionService:
         live.begin_wake()
         log.info("session_created", session_id=record.id, language=record.language)
         return await self._show(record)
+
+    def _check_setup(self, request: CreateSession) -> None:
+        """Raise InvalidRequest where the session could not have such a setup."""
+        if request.setup is None:
+            return
+        problems = impossible(request.setup, internet=self._parts.setups.policy.internet)
+        if not request.persistent:
+            why = "needs a persistent session: every run of others begins with an empty workspace"
+            problems.append(FieldProblem("setup", why))
+        if problems:
+            raise InvalidRequest(problems)
 
     async def get(self, caller: Caller, session_id: str) -> Session:
         """The session as it is now."""
@@ -340,6 +357,8 @@ class SessionService:
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,
+            setup_status=live.setup.status(record) if live else record.setup_status,
+            setup_result=await live.setup.result(record) if live else record.setup_result,
             allowInternetAccess=record.allow_internet_access,
             allowPublicAccess=record.allow_public_access,
         )
@@ -358,6 +377,7 @@ _SHOWN = (
     "data",
     "run_count",
     "owner",
+    "setup",
 )
 
 
