@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -244,6 +245,13 @@ class Launcher:
         self._context.destroy(linger=0)
 
 
+def _modules_below(prefix: Path) -> list[str]:
+    """Where pip puts modules that it installs with this prefix."""
+    base, scheme = str(prefix), sysconfig.get_preferred_scheme("prefix")
+    paths = sysconfig.get_paths(scheme, {"base": base, "platbase": base})
+    return sorted({paths["purelib"], paths["platlib"]})
+
+
 def find_program(name: str) -> str | None:
     """The path of a program that kernels find by its name; None where there is none."""
     return shutil.which(name, path=os.pathsep.join(_PROGRAMS))
@@ -270,9 +278,11 @@ def _environment(enclosure: Enclosure) -> dict[str, str]:
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),
         "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
         "XDG_CACHE_HOME": str(enclosure.runtime / "cache"),
-        "PIP_TARGET": str(packages),
+        # Not PIP_TARGET: pip could build nothing, as it installs what it builds with by a prefix.
+        "PIP_PREFIX": str(packages),
+        "PIP_IGNORE_INSTALLED": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTHONPATH": str(packages),
+        "PYTHONPATH": os.pathsep.join([*_modules_below(packages), str(packages)]),
         "PYTHONUNBUFFERED": "1",
     }

@@ -25,7 +25,7 @@ RESULTS: Final = (PACKAGES, "node_modules", "package.json")
 
 _PIP = (sys.executable, "-I", "-u", str(Path(__file__).with_name("run_pip.py")))
 _PIP_INSTALL = (
-    *("install", "--target", PACKAGES, "--upgrade", "--no-input", "--progress-bar", "off"),
+    *("install", "--prefix", PACKAGES, "--ignore-installed", "--no-input", "--progress-bar", "off"),
     *("--no-warn-script-location", "--disable-pip-version-check", "--timeout", "15"),
     *("--retries", "2"),
 )

@@ -33,8 +33,6 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--no-programs"]:
         del arguments[0]
         sys.addaudithook(refuse_programs)
-    # A package is built in an environment of its own, which must not be installed elsewhere.
-    os.environ.pop("PIP_TARGET", None)
     unpacking = Path.cwd() / UNPACKING
     unpacking.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(unpacking)
