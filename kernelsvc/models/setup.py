@@ -29,7 +29,7 @@ _LONGEST_COMMAND: Final = 64 * 1024
 _MOST_ENVIRONMENT: Final = 64 * 1024
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
-_NPM_NAME = r"(?:@[A-Za-z0-9_~-][\w.~-]*/)?[A-Za-z0-9_~-][\w.~-]*"
+_NPM_NAME = r"(?:@[A-Za-z0-9_~][\w.~-]*/)?[A-Za-z0-9_~][\w.~-]*"
 _NPM_PACKAGE = re.compile(rf"({_NPM_NAME})(?:@([\w.^~<>=|*+ -]*))?", re.ASCII)
 _GO_MODULE = re.compile(r"\w[\w.~-]*(?:/[\w.~-]+)*(?:@[\w.+-]+)?", re.ASCII)
 _GO_REQUIRE = re.compile(r"(?:require\s+)?(\S+)\s+(v\S+)")

@@ -304,6 +304,8 @@ class LiveSession:
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
         self._check_open()
+        if request.if_busy == "reject" and self.setup.is_going_on:
+            raise SessionBusy(self._record.id)
         return self._queue.submit(self._record, request, left, see_through=see_through)
 
     async def cancel(self, job: RunJob) -> None:

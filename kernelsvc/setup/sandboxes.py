@@ -140,11 +140,12 @@ class Sandboxes:
     async def apart(self) -> AsyncIterator[Sandbox]:
         """One apart from the session's, with the cache and an empty workspace."""
         workspaces, cache = self._parts.workspaces, self._parts.cache
+        internet = self._parts.policy.internet
         async with AsyncExitStack() as stack:
             await self._stop.or_result(stack.enter_async_context(cache.used()))
             spare = await asyncio.to_thread(workspaces.make_spare)
             try:
-                async with self._seated(spare, internet=True, cache=cache.path) as seat:
+                async with self._seated(spare, internet=internet, cache=cache.path) as seat:
                     yield Sandbox(seat, spare)
             finally:
                 await asyncio.to_thread(workspaces.drop_spare, spare)

@@ -27,6 +27,7 @@ class Index:
         self._files: dict[str, bytes] = {}
         self._projects: dict[str, list[str]] = {}
         self._changed = asyncio.Condition()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, ADDRESS, 0)
@@ -34,8 +35,9 @@ class Index:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.release()
         self._server.close()
+        await self.release()
+        await asyncio.gather(*self._serving, return_exceptions=True)
         await self._server.wait_closed()
 
     @property
@@ -95,6 +97,10 @@ class Index:
         members = {"pyproject.toml": project, "backend.py": backend, "PKG-INFO": about}
         return self._add(name, f"{name}-1.0.tar.gz", packed(members, f"{name}-1.0"))
 
+    def add_page(self, path: str) -> None:
+        """A page with nothing on it."""
+        self._files[path] = b""
+
     def _add(self, name: str, file: str, content: bytes) -> str:
         self._files[f"/files/{file}"] = content
         self._projects.setdefault(name.replace("_", "-"), []).append(file)
@@ -121,6 +127,10 @@ class Index:
         ).encode()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split()[1].decode().replace("%2f", "/").replace("%2F", "/")
@@ -136,6 +146,8 @@ class Index:
             )
             await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     def _answer(self, path: str) -> tuple[int, bytes]:
         files = self._projects.get(path.removeprefix("/simple/").strip("/"))
