@@ -105,7 +105,8 @@ class SessionBusy(KernelsvcError):
     code = "session_busy"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} is busy with a run or a request to its ports")
+        why = "a run or a request to its ports, or being set up"
+        super().__init__(f"session {session_id!r} is busy with {why}")
 
 
 class IdempotencyConflict(KernelsvcError):
@@ -340,3 +341,7 @@ def shortened(path: str) -> str:
     """A path to quote in an error; the beginning of a long one is left out."""
     text = repr(path)
     return text if len(text) <= 200 else f"'...{text[-190:]}"
+
+
+class CannotStart(Exception):
+    """What the service needs cannot be had, or it would be open to all; says what and why."""

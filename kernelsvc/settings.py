@@ -32,7 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernelsvc.models.fields import parse_duration
+from kernelsvc.models.fields import Environment, parse_duration
 from kernelsvc.models.limits import DEFAULT_LIMITS, HIGHEST_LIMITS, Limits, parse_size
 
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -169,6 +169,11 @@ class Settings(BaseSettings):
     internet_by_default: bool = False
     internet_domains: Names = ()
     internet_networks: Names = ()
+    setup_timeout: Duration = 600.0
+    setup_internet: bool = True
+    setup_environment: Environment = Field(default_factory=dict)
+    setup_cache_bytes: RequiredSize = 5 * 1024 * 1024 * 1024
+    max_setups: PositiveInt = 4
     limits: Limits = DEFAULT_LIMITS
     max_limits: Limits = HIGHEST_LIMITS
 
@@ -190,6 +195,7 @@ class Settings(BaseSettings):
             "callback_timeout",
             "callback_first_pause",
             "proxy_timeout",
+            "setup_timeout",
         ):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"{name} cannot be never")

@@ -197,7 +197,7 @@ class InterruptHandler(ApiHandler):
 
     @operation(Session, errors=(SessionNotFound,))
     async def post(self, session_id: str) -> None:
-        """Interrupt the run that is going on."""
+        """Interrupt the run or the setup that is going on."""
         self.answer(await self.service.interrupt(self.caller, session_id))
 
 

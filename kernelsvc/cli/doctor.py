@@ -2,8 +2,8 @@
 
 import argparse
 
-from kernelsvc.app import sandbox_options
 from kernelsvc.cli.serve import settings_from
+from kernelsvc.from_settings import sandbox_options
 from kernelsvc.sandbox.doctor import Verdict, examine, machine
 
 

@@ -5,8 +5,8 @@ import asyncio
 import gc
 import sys
 
-from kernelsvc.app import CannotStart
 from kernelsvc.app import serve as serve_until_stopped
+from kernelsvc.errors import CannotStart
 from kernelsvc.logs import configure_logging
 from kernelsvc.settings import Settings, load_settings
 

@@ -7,7 +7,8 @@ new directory) is made in the staging directory, out of the code's reach, and th
 
 Removing is renaming first, into a directory that is emptied at start-up too: a crash half-way
 leaves nothing that could be taken for a workspace. Spares are directories that sandboxes wait in
-until a session comes (see `handover`). The methods block and are called in a thread.
+until a session comes (see `handover`), or in which something is prepared for a session that is then
+moved in (see `moving_in`). The methods block and are called in a thread.
 """
 
 import contextlib
@@ -15,17 +16,19 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
+from kernelsvc.errors import WorkspaceFull
 from kernelsvc.files.beneath import directory_at, directory_by_path
 from kernelsvc.files.charge import charged
 from kernelsvc.files.copying import TreeCopy
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.handover import Gate, hand_over, take_back
+from kernelsvc.files.moving_in import move_in
 from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
 
@@ -135,6 +138,23 @@ class Workspaces:
         """Remove a spare that no session has taken; none is fine too."""
         with _opened(self._spares) as spares:
             _tell(delete_tree(spares, os.fsencode(spare.name)), spare.name)
+
+    def move_in(self, session_id: str, spare: Path, names: Iterable[str], limit: float) -> None:
+        """Move what has these names in a spare into the session's workspace.
+
+        Raises WorkspaceFull where it would hold more than `limit` bytes then, and OSError.
+        """
+        with self.directory(session_id) as workspace, directory_by_path(os.fsencode(spare)) as new:
+            total = charged(workspace, limit) + charged(new, limit)
+            if total > limit:
+                raise WorkspaceFull(int(limit), total)
+            for name in names:
+                move_in(workspace, new, os.fsencode(name))
+
+    def discard(self, session_id: str, name: str) -> None:
+        """Delete what has this name in the session's workspace; none is fine too."""
+        with contextlib.suppress(OSError), self.directory(session_id) as workspace:
+            _tell(delete_tree(workspace, os.fsencode(name)), session_id)
 
     def hand_over(self, session_id: str, spare: Path) -> None:
         """Make a spare the session's workspace, with all files of the one before.

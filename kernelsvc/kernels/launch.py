@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import sysconfig
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -140,13 +141,14 @@ class Launcher:
         *,
         internet: bool = False,
         held_back: bool = False,
+        cache: Path | None = None,
     ) -> Seat:
         """Start a host for kernels of that kernelspec; raises KernelStartFailed.
 
         With `internet`, a proxy is started with it, which is its way out. What is `held_back` lets
-        others have the processors first.
+        others have the processors first. `cache` is a directory that it shares with others.
         """
-        place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}")
+        place = Place(workspace, self._runtime.path / f"host-{next(self._numbers)}", cache)
         argv = self._argv(kernelspec)
         async with AsyncExitStack() as undo:
             undo.callback(shutil.rmtree, place.runtime, ignore_errors=True)
@@ -251,6 +253,18 @@ class Launcher:
         self._context.destroy(linger=0)
 
 
+def _modules_below(prefix: Path) -> list[str]:
+    """Where pip puts modules that it installs with this prefix."""
+    base, scheme = str(prefix), sysconfig.get_preferred_scheme("prefix")
+    paths = sysconfig.get_paths(scheme, {"base": base, "platbase": base})
+    return sorted({paths["purelib"], paths["platlib"]})
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program that kernels find by its name; None where there is none."""
+    return shutil.which(name, path=os.pathsep.join(_PROGRAMS))
+
+
 def _inherited() -> dict[str, str]:
     """The host's environment, and what every kernel has too: an allow-list of the service's."""
     path = {"PATH": os.pathsep.join(_PROGRAMS)}
@@ -272,9 +286,11 @@ def _environment(enclosure: Enclosure) -> dict[str, str]:
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),
         "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
         "XDG_CACHE_HOME": str(enclosure.runtime / "cache"),
-        "PIP_TARGET": str(packages),
+        # Not PIP_TARGET: pip could build nothing, as it installs what it builds with by a prefix.
+        "PIP_PREFIX": str(packages),
+        "PIP_IGNORE_INSTALLED": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTHONPATH": str(packages),
+        "PYTHONPATH": os.pathsep.join([*_modules_below(packages), str(packages)]),
         "PYTHONUNBUFFERED": "1",
     }

@@ -104,17 +104,17 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a name for an environment variable")
         if name.startswith("ERA_"):
             raise ValueError(f"{name!r} is set by the service and cannot be given")
-        if "\0" in text or not _encodes(text):
+        if not fits_into_a_program(text):
             raise ValueError(f"{name!r} holds a character that the environment cannot")
     return value
 
 
-def _encodes(text: str) -> bool:
+def fits_into_a_program(text: str) -> bool:
+    """Whether it can be an argument or in the environment."""
     try:
-        text.encode()
+        return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _json_object(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from kernelsvc.models.fields import (
     UtcTime,
 )
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.setup import Setup, SetupResult, SetupStatus
 
 SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
 
@@ -67,6 +68,7 @@ class CreateSession(BaseModel):
     limits: SessionLimits = Limits()
     data: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
+    setup: Setup | None = None
     allowInternetAccess: StrictBool | None = None
     allowPublicAccess: StrictBool = True
 
@@ -108,7 +110,10 @@ _RECORD_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What lasts of a session. Times are UTC, timeouts in seconds, None the service's default."""
+    """What lasts of a session. Times are UTC, timeouts in seconds, None the service's default.
+
+    A setup is pending until it has ended, however far it has come: who finds it so begins it anew.
+    """
 
     id: str
     language: str
@@ -126,6 +131,9 @@ class SessionRecord:
     allow_public_access: bool = True
     run_count: int = 0
     owner: str = "local"
+    setup: Setup | None = None
+    setup_status: SetupStatus | None = None
+    setup_result: SetupResult | None = None
 
 
 class Session(BaseModel):
@@ -152,9 +160,9 @@ class Session(BaseModel):
     total_size_bytes: int
     metadata: dict[str, Any]
     data: dict[str, Any]
-    setup: None = None
-    setup_status: None = None
-    setup_result: None = None
+    setup: Setup | None
+    setup_status: SetupStatus | None
+    setup_result: SetupResult | None
     allowInternetAccess: bool
     allowPublicAccess: bool
     run_count: int

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernelsvc.sandbox.policy import INNER_ID, RUNTIME, WORKSPACE, SandboxPolicy
+from kernelsvc.sandbox.policy import CACHE, INNER_ID, RUNTIME, WORKSPACE, SandboxPolicy
 
 _OWN_ETC = Path(__file__).with_name("etc")
 _HOST_ETC = (
@@ -49,10 +49,20 @@ _MASKED_DIRECTORIES_OF_FIRST = ("fd", "map_files", "task")
 
 @dataclass(frozen=True)
 class Place:
-    """The directories of the host that a sandbox writes to: its session's, and its sockets'."""
+    """The directories of the host that a sandbox writes to: its session's, and its sockets'.
+
+    `cache` is one that sandboxes share in which only what the service trusts ever runs.
+    """
 
     workspace: Path
     runtime: Path
+    cache: Path | None = None
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """All of them."""
+        shared = () if self.cache is None else (self.cache,)
+        return (self.workspace, self.runtime, *shared)
 
 
 def command(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> list[str]:
@@ -107,6 +117,8 @@ def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[s
         yield from ("--ro-bind", str(path), str(path))
     yield from ("--bind", str(place.workspace), str(WORKSPACE))
     yield from ("--bind", str(place.runtime), str(RUNTIME))
+    if place.cache is not None:
+        yield from ("--bind", str(place.cache), str(CACHE))
     yield from ("--remount-ro", "/")
     yield from ("--chdir", "/")
 
@@ -114,10 +126,10 @@ def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[s
 def _outer_stage(policy: SandboxPolicy, place: Place) -> list[str]:
     """What root does first: show the second stage what it mounts, become nobody in particular."""
     shown = [part for name in _HOST_ETC for part in _shown_if_there(Path("/etc", name))]
-    for path in (place.workspace, place.runtime):
+    for path in place.directories:
         shown += ["--bind", str(path), str(path)]
     etc = (Path("/etc", name) for name in _HOST_ETC)
-    return _as_unprivileged(policy, shown, (place.workspace, place.runtime, *etc))
+    return _as_unprivileged(policy, shown, (*place.directories, *etc))
 
 
 def outside_command(policy: SandboxPolicy) -> list[str]:

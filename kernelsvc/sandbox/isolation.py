@@ -10,7 +10,7 @@ from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox import bwrap
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.cgroups import Cgroup, Hierarchy
-from kernelsvc.sandbox.policy import RUNTIME, WORKSPACE, SandboxPolicy
+from kernelsvc.sandbox.policy import CACHE, RUNTIME, WORKSPACE, SandboxPolicy
 
 Rlimits = dict[str, int]
 """Limits of a single process by their names in Python's `resource`, without RLIMIT_."""
@@ -22,8 +22,8 @@ class Enclosure:
 
     `command` goes before the program's; the process inherits `fds`, which `started` closes here
     (of a sandbox: its seccomp filter). `outside` goes before the command of a process that serves
-    it from outside. `workspace` and `runtime` are the paths inside of what `place` has outside,
-    `owner` is the user and group there, where it is another than the service's.
+    it from outside. `workspace`, `runtime` and `cache` are the paths inside of what `place` has
+    outside, `owner` is the user and group there, where it is another than the service's.
     """
 
     command: list[str]
@@ -34,6 +34,7 @@ class Enclosure:
     fds: tuple[int, ...] = ()
     cgroup: Cgroup | None = None
     owner: int | None = None
+    cache: Path | None = None
 
     def command_reporting_to(self, status_fd: int) -> list[str]:
         """The command of a sandbox that writes its process 1 there: `{"child-pid": 123, ...}`."""
@@ -94,7 +95,7 @@ class Isolation:
     def enclose(self, place: Place, limits: Limits) -> Enclosure:
         """Prepare a sandbox at `place`; raises OSError. Blocks for a moment."""
         if self.owner is not None:
-            for directory in (place.workspace, place.runtime):
+            for directory in place.directories:
                 os.chown(directory, *self.owner, follow_symlinks=False)
         cgroup = None
         if self.cgroups is not None:
@@ -108,7 +109,9 @@ class Isolation:
         enter = cgroup.enter_command() if cgroup else []
         rlimits = self._rlimits(limits)
         if self.policy is None:
-            return Enclosure(enter, place.workspace, place.runtime, rlimits, cgroup=cgroup)
+            return Enclosure(
+                enter, place.workspace, place.runtime, rlimits, cgroup=cgroup, cache=place.cache
+            )
         seccomp_fd = os.memfd_create("seccomp")
         os.write(seccomp_fd, self.seccomp)
         os.lseek(seccomp_fd, 0, os.SEEK_SET)
@@ -121,6 +124,7 @@ class Isolation:
             fds=(seccomp_fd,),
             cgroup=cgroup,
             owner=self.policy.host_id,
+            cache=CACHE if place.cache else None,
         )
 
     def limited(self, enclosure: Enclosure, limits: Limits) -> Enclosure:

@@ -11,6 +11,8 @@ WORKSPACE = Path("/workspace")
 """Where a session's workspace is inside; the code's home and working directory."""
 RUNTIME = Path("/run/kernel")
 """Where the kernel's sockets are inside."""
+CACHE = Path("/cache")
+"""Where the cache of downloads is inside of a sandbox that is shown it."""
 
 INNER_ID = 1000
 """The user and group that code is inside."""

@@ -3,7 +3,7 @@
 Theory of operation. One *turn* at a time, in order of arrival (asyncio's Lock is fair): a run, a
 wake, a restart, a sleep. What takes a turn is a task of this object, not of the request that asked,
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
-turn of a run that is going on: they reach it through its `StopSignal`.
+turn of a run that is going on: they reach it through its `StopSignal`. A setup has the first turn.
 
 `_lost` says why the session's memory is gone since the last answer, until an answer has told it.
 """
@@ -11,7 +11,6 @@ turn of a run that is going on: they reach it through its `StopSignal`.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
@@ -29,9 +28,11 @@ from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
+from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
+from kernelsvc.sessions.setting_up import SettingUp
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
@@ -61,9 +62,8 @@ class LiveSession:
     ) -> None:
         self.active_at = time.monotonic()
         self.owner = record.owner
-        self._record = record
         self._policy = parts.policy
-        self._sessions, self._runs = parts.sessions, parts.runs
+        self._runs = parts.runs
         self._metrics = parts.metrics
         self._on_idle = on_idle
         self.visits = Visits(self._turn_ended)
@@ -80,6 +80,7 @@ class LiveSession:
         self._lost = _ASLEEP if record.run_count else lost
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
+        self._lasting = Lasting(record, self._data, parts.sessions)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
         self.room = Room(parts.workspaces, record.id, limits.disk)
@@ -96,17 +97,25 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
+        self.setup = SettingUp(self._lasting.change)
+        self.setup.begin(record, parts.setups, limits, capacity, self._turns)
 
     # ---- what it is, and what it is doing
 
     @property
     def record(self) -> SessionRecord:
         """What lasts of it, as it is now."""
-        return replace(self._record, data=self._data.value)
+        return self._lasting.record
+
+    @property
+    def _record(self) -> SessionRecord:
+        return self._lasting.settings
 
     @property
     def state(self) -> SessionState:
         """What the session is doing just now."""
+        if self.setup.is_going_on:
+            return "setting_up"
         if self._current is not None:
             return "running"
         if self._slot.is_starting:
@@ -144,8 +153,8 @@ class LiveSession:
 
     @property
     def seat(self) -> Seat | None:
-        """Where its kernel runs now; None where it has none."""
-        return self._slot.seat
+        """Where its kernel or its setup runs now; None where neither does."""
+        return self.setup.seat or self._slot.seat
 
     @property
     def sleep_after(self) -> float:
@@ -189,7 +198,8 @@ class LiveSession:
             await self.begin_wake()
 
     def interrupt(self) -> None:
-        """Interrupt the run that is going on; none is fine too."""
+        """Interrupt the run or the setup that is going on; none is fine too."""
+        self.setup.stop("it was interrupted")
         if self._current is not None:
             self._current.want(Stop.INTERRUPT)
 
@@ -207,12 +217,12 @@ class LiveSession:
         await self._wake()
 
     async def sleep(self) -> None:
-        """End the kernel, keep everything else; raises SessionBusy during runs and visits."""
+        """End the kernel, keep all else; raises SessionBusy during setup, runs and visits."""
         self._check_may_sleep()
         await self._turns.do(self._fall_asleep)
 
     def _check_may_sleep(self) -> None:
-        if len(self._queue) or self.visits.are_open:
+        if len(self._queue) or self.visits.are_open or self.setup.is_going_on:
             raise SessionBusy(self._record.id)
 
     async def _fall_asleep(self) -> None:
@@ -226,12 +236,13 @@ class LiveSession:
         if self._slot.kernel is not None:
             await self._slot.leave(self._policy.grace)
             await self._data.take()
-            await self._sessions.change(self._record.id, {"data": self._data.value})
+            await self._lasting.change({"data": self._data.value})
             log.info("session_slept", session_id=self._record.id)
         await self._background.save()
 
     def stop_for(self, exceeded: LimitExceeded) -> None:
-        """Kill the kernel, which has taken too much."""
+        """Kill the kernel or the setup, which has taken too much."""
+        self.setup.stop(exceeded.message)
         self._slot.stop_for(exceeded)
 
     def _kernel_died(self, returncode: int) -> None:
@@ -250,24 +261,15 @@ class LiveSession:
     # ---- changes from outside
 
     async def patch(self, changes: dict[str, Any]) -> None:
-        """Change the record, here and in the store; raises SessionNotFound.
-
-        Here first: what a run writes at its end is what is here, and the store keeps the order.
-        """
-        before, record = self.record, {k: v for k, v in changes.items() if k != "data"}
-        self._record = replace(self._record, **record)
+        """Change the record, here and in the store; raises SessionNotFound."""
+        before = self._lasting.apply(changes)
         self._slot.internet = self._record.allow_internet_access
-        if "data" in changes:
-            self._data.patch(changes["data"])
         self.active_at = time.monotonic()
         try:
-            if not await self._sessions.change(self._record.id, changes):
-                raise SessionNotFound(self._record.id)
+            await self._lasting.store(changes)
         except BaseException:
-            self._record = replace(self._record, **{name: getattr(before, name) for name in record})
+            self._lasting.apply(before)
             self._slot.internet = self._record.allow_internet_access
-            if "data" in changes:
-                self._data.patch(before.data)
             raise
 
     async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -298,6 +300,7 @@ class LiveSession:
         self._deleted = self._deleted or delete
         if self._current is not None:
             self._current.want(Stop.KILL if delete else Stop.END)
+        self.setup.close()
         self._slot.close(kill=delete)
         await self.finish()
         if not delete:
@@ -316,6 +319,8 @@ class LiveSession:
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
         self._check_open()
+        if request.if_busy == "reject" and self.setup.is_going_on:
+            raise SessionBusy(self._record.id)
         return self._queue.submit(self._record, request, left, see_through=see_through)
 
     async def cancel(self, job: RunJob) -> None:
@@ -377,9 +382,7 @@ class LiveSession:
 
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
-        number = self._record.run_count + 1
-        last_run_at = run.started_at or run.queued_at
-        self._record = replace(self._record, run_count=number, last_run_at=last_run_at)
+        number = self._lasting.count_run(run.started_at or run.queued_at)
         await self._runs.finish(
             run,
             number,

@@ -8,6 +8,7 @@ from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Pool
 from kernelsvc.metrics import Metrics
 from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.setup.sandboxes import SetupParts
 from kernelsvc.store.accepted import AcceptedStore
 from kernelsvc.store.code import CodeStore
 from kernelsvc.store.runs import RunStore
@@ -31,3 +32,4 @@ class SessionParts:
     accepted: AcceptedStore
     check_callback: Callable[[str], None]
     code: CodeStore
+    setups: SetupParts

@@ -6,9 +6,8 @@ from typing import Final
 
 import structlog
 
-from kernelsvc import clock
 from kernelsvc.errors import Forbidden, SessionNotFound, ShuttingDown
-from kernelsvc.kernels.languages import asked_language, find_language
+from kernelsvc.kernels.languages import find_language
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
@@ -23,6 +22,7 @@ from kernelsvc.models.session import (
 )
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.code import SessionCode
+from kernelsvc.sessions.creating import new_record
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.duplicate import Duplicator
@@ -107,6 +107,8 @@ class SessionService:
         self._sweeper.start()
         self._disk.start()
         self._pool.start(self._capacity.may_prepare)
+        for record in await self._sessions.with_pending_setup():
+            self._adopt(record)
 
     @property
     def is_closing(self) -> bool:
@@ -165,26 +167,7 @@ class SessionService:
             return session
 
     async def _create(self, caller: Caller, request: CreateSession) -> Session:
-        language = asked_language(request.language)
-        internet = request.allowInternetAccess
-        record = SessionRecord(
-            id=request.session_id or new_session_id(),
-            language=language.name,
-            persistent=request.persistent,
-            created_at=clock.now(),
-            default_timeout=request.default_timeout,
-            sleep_after=request.sleep_after,
-            on_timeout=request.on_timeout,
-            env=request.env,
-            limits=request.limits,
-            data=request.data,
-            metadata=request.metadata,
-            allow_internet_access=(
-                self._parts.policy.internet_by_default if internet is None else internet
-            ),
-            allow_public_access=request.allowPublicAccess,
-            owner=caller.owner,
-        )
+        record = new_record(caller, request, self._parts.policy, self._parts.setups.policy)
         with self._newcomers.coming(caller, record.id):
             await self._sessions.add(record)
             await asyncio.to_thread(self._workspaces.create, record.id)
@@ -376,6 +359,8 @@ class SessionService:
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,
+            setup_status=live.setup.status(record) if live else record.setup_status,
+            setup_result=await live.setup.result(record) if live else record.setup_result,
             allowInternetAccess=record.allow_internet_access,
             allowPublicAccess=record.allow_public_access,
         )
@@ -394,4 +379,5 @@ _SHOWN = (
     "data",
     "run_count",
     "owner",
+    "setup",
 )

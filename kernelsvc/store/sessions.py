@@ -1,6 +1,6 @@
 """Queries on sessions."""
 
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +11,7 @@ from kernelsvc.errors import FieldProblem, InvalidRequest, SessionExists
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.session import SessionRecord
+from kernelsvc.models.setup import Setup, SetupResult, SetupStatus
 from kernelsvc.store.database import Database
 from kernelsvc.store.tables import CodeRow, RunRow, SessionRow
 
@@ -59,6 +60,16 @@ class SessionStore:
             if owner is not None:
                 wanted = wanted.where(col(SessionRow.owner) == owner)
             return list(transaction.scalars(wanted))
+
+        return await self._database.run(query)
+
+    async def with_pending_setup(self) -> list[SessionRecord]:
+        """Those whose setup has not ended, oldest first."""
+
+        def query(transaction: Transaction) -> list[SessionRecord]:
+            wanted = select(SessionRow).where(col(SessionRow.setup_status) == "pending")
+            ordered = wanted.order_by(col(SessionRow.created_at), col(SessionRow.id))
+            return [_record(row) for row in transaction.scalars(ordered)]
 
         return await self._database.run(query)
 
@@ -123,7 +134,14 @@ _COLUMNS = {"metadata": "labels"}
 
 def _stored(value: Any) -> Any:
     """A record's value as the row has it."""
-    return value.model_dump(exclude_none=True) if isinstance(value, Limits) else value
+    match value:
+        case Limits():
+            return value.model_dump(exclude_none=True)
+        case Setup():
+            return value.model_dump(mode="json", exclude_defaults=True)
+        case SetupResult():
+            return value.model_dump(mode="json", exclude={"log", "stdout", "stderr"})
+    return value
 
 
 def _row(record: SessionRecord) -> SessionRow:
@@ -144,6 +162,9 @@ def _row(record: SessionRecord) -> SessionRow:
         allow_public_access=record.allow_public_access,
         run_count=record.run_count,
         owner=record.owner,
+        setup=_stored(record.setup),
+        setup_status=record.setup_status,
+        setup_result=_stored(record.setup_result),
     )
 
 
@@ -165,4 +186,7 @@ def _record(row: SessionRow) -> SessionRecord:
         allow_public_access=row.allow_public_access,
         run_count=row.run_count,
         owner=row.owner,
+        setup=None if row.setup is None else Setup(**row.setup),
+        setup_status=cast(SetupStatus | None, row.setup_status),
+        setup_result=None if row.setup_result is None else SetupResult(**row.setup_result),
     )

@@ -48,6 +48,9 @@ class SessionRow(SQLModel, table=True):
     allow_public_access: bool
     run_count: int = 0
     owner: str = Field(max_length=64, sa_column_kwargs={"server_default": "local"})
+    setup: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    setup_status: str | None = Field(default=None, max_length=16)
+    setup_result: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
 
 class CodeRow(SQLModel, table=True):

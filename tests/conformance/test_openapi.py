@@ -60,7 +60,8 @@ schema = schemathesis.openapi.from_dict(document())
 @pytest.fixture(scope="module")
 def url():
     """A service with room for whatever is made; kernels are few, and wait for nobody."""
-    with ServiceProcess(pool_max=0, max_kernels=2, default_timeout=2, max_timeout=5) as process:
+    few = {"pool_max": 0, "max_kernels": 2, "default_timeout": 2, "max_timeout": 5}
+    with ServiceProcess(**few, setup_internet=False, setup_timeout=1) as process:
         yield process.url
 
 

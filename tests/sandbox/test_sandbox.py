@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kernelsvc.app import CannotStart, serving
+from kernelsvc.app import serving
+from kernelsvc.errors import CannotStart
 from kernelsvc.sandbox import bwrap, doctor
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.doctor import Verdict
@@ -55,6 +56,8 @@ async def test_this_works_inside(api, what):
     assert run["exit_code"] == 0, run["stderr"]
 
 
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+MODULES = f"/workspace/.packages/lib/python{VERSION}/site-packages"
 PACKAGE = """
 import pathlib, subprocess, sys
 pathlib.Path("pyproject.toml").write_text('''
@@ -86,7 +89,7 @@ print(made_inside.answer, made_inside.__file__)
 async def test_pip_installs_into_the_session_and_the_next_kernel_finds_it(api):
     await api.create()
     run = await api.run(PACKAGE, timeout=90)
-    assert run["stdout"] == "42 /workspace/.packages/made_inside.py\n", run["stderr"]
+    assert run["stdout"] == f"42 {MODULES}/made_inside.py\n", run["stderr"]
     await api.send("POST", "/api/sessions/s/restart")
     assert (await api.run("import made_inside; made_inside.answer"))["text"] == "42"
 

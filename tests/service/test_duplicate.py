@@ -56,8 +56,7 @@ async def test_a_copy_has_files_data_settings_and_code_and_is_independent_from_t
         "copy",
     )
     assert run["stdout"] == "False content x\n{'n': 2}\n"
-    # As a new session's: there was no memory to lose.
-    assert (run["memory"], run["memory_detail"]) == ("kept", None)
+    assert (run["memory"], run["memory_detail"]) == ("lost", "the session is a copy of s")
     assert (await api.send("POST", f"{copy}/run", {})).json["stdout"] == "changed\n"
     assert (await api.send("POST", "/api/sessions/s/run", {})).json["stdout"] == "content\n"
     assert (await api.run("x"))["text"] == "1"

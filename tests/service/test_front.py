@@ -10,8 +10,9 @@ import pytest
 import trustme
 from httpx import AsyncClient
 
-from kernelsvc.app import CannotStart, serving
+from kernelsvc.app import serving
 from kernelsvc.client import Client
+from kernelsvc.errors import CannotStart
 from tests.support.api import Api
 from tests.support.connection import connection
 from tests.support.keys import bearer

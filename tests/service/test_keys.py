@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from kernelsvc.app import CannotStart, serving
+from kernelsvc.app import serving
+from kernelsvc.errors import CannotStart
 from kernelsvc.keys.ring import MAX_AGE_SECONDS
 from kernelsvc.keys.secret import new_key
 from tests.support.connection import connection

@@ -10,7 +10,8 @@ import psutil
 import pytest
 from httpx import AsyncClient
 
-from kernelsvc.app import CannotStart, serving
+from kernelsvc.app import serving
+from kernelsvc.errors import CannotStart
 from tests.support.api import Api
 from tests.support.inside import process_inside
 from tests.support.process import ServiceProcess

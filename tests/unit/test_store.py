@@ -19,6 +19,7 @@ from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
+from kernelsvc.models.setup import Setup, SetupResult, SetupStep
 from kernelsvc.store import database as database_module
 from kernelsvc.store import tables
 from kernelsvc.store.accepted import Accepted, AcceptedStore
@@ -143,6 +144,18 @@ FULL = record(
     allow_internet_access=True,
     allow_public_access=False,
     run_count=7,
+    setup=Setup(pip=["a[b]>=1"], commands=["ls"], envs={"A": "b"}),
+    setup_status="failed",
+    setup_result=SetupResult(
+        success=False,
+        duration_ms=5,
+        pip_packages=["a[b]>=1"],
+        npm_packages=[],
+        go_modules=[],
+        commands_run=[],
+        steps=[SetupStep(name="pip", command="pip install", status="failed", log="no\n")],
+        error="because",
+    ),
 )
 
 
@@ -150,6 +163,16 @@ FULL = record(
 async def test_a_session_comes_out_as_it_was_put_in(sessions, made):
     await sessions.add(made)
     assert await sessions.get("s") == made
+
+
+async def test_setups_that_have_not_ended_are_found(sessions):
+    setup = Setup(commands=["ls"])
+    for age, status in enumerate((None, "pending", "completed", "failed", "pending")):
+        made = None if status is None else setup
+        await sessions.add(record(f"s{age}", age=age, setup=made, setup_status=status))
+    assert [found.id for found in await sessions.with_pending_setup()] == ["s4", "s1"]
+    await sessions.change("s4", {"setup_status": "completed"})
+    assert [found.id for found in await sessions.with_pending_setup()] == ["s1"]
 
 
 async def test_times_come_out_in_utc_whatever_zone_they_went_in(sessions):

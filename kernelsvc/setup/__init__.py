@@ -1,0 +1,1 @@
+"""What a session installs before its first run."""
