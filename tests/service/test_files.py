@@ -381,31 +381,24 @@ async def test_who_reads_during_many_replacements_sees_whole_versions_only(api, 
     assert set.union(*seen) == versions
 
 
-def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
-    settings = make_settings()
-    staging = settings.data_dir / "workspaces.staging"
-
-    async def upload_and_kill(service):
-        async with AsyncClient(base_url=service.url) as http:
-            api = Api(http)
-            await api.create()
-            await put(api, "x", b"before")
-        async with connection(service.url) as (_, writer):
-            head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
-            writer.write(head.encode() + bytes(8_999_999))
+async def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
+    data_dir = make_settings().data_dir
+    staging = data_dir / "workspaces.staging"
+    length = 9_000_000
+    head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    with ServiceProcess(data_dir=data_dir, pool_max=0) as killed:
+        async with AsyncClient(base_url=killed.url) as http:
+            await Api(http).create()
+            await put(Api(http), "x", b"before")
+        async with connection(killed.url) as (_, writer):
+            writer.write(head.encode() + bytes(length - 1))
             await eventually(lambda: any(entry.stat().st_size for entry in staging.iterdir()))
-            service.kill()
-
-    async def look(service):
+            killed.kill()
+    assert os.listdir(staging)
+    with ServiceProcess(data_dir=data_dir, pool_max=0) as service:
         async with AsyncClient(base_url=service.url) as http:
             assert (await get(Api(http), "x")).content == b"before"
             assert await paths(Api(http)) == ["x"]
-
-    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as killed:
-        asyncio.run(upload_and_kill(killed))
-    assert os.listdir(staging)
-    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as service:
-        asyncio.run(look(service))
         assert os.listdir(staging) == []
 
 
