@@ -125,11 +125,18 @@ async def test_files_of_a_sleeping_session_are_served_without_waking_it(api):
 
 async def test_files_are_served_during_a_run(api):
     await api.create()
-    wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('went')"
-    run = asyncio.create_task(api.run(wait))
-    await api.until_running()
+    wait = "while not os.path.exists('go'): time.sleep(0.01)\nprint('went')"
+    write = "file = open('log', 'w')\nfile.write('so far')\nfile.flush()\n"
+    run = asyncio.create_task(api.run(f"import os, time\n{write}{wait}\nfile.write(', all')"))
+
+    async def is_written():
+        return (await get(api, "log")).content == b"so far"
+
+    await eventually(is_written)
     await put(api, "go", b"")
     assert (await run)["stdout"] == "went\n"
+    await api.run("file.close()")
+    assert (await get(api, "log")).content == b"so far, all"
 
 
 async def test_a_file_for_a_session_that_is_not_persistent_is_gone_with_its_next_run(api, s):
