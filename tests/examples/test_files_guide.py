@@ -29,9 +29,9 @@ def test_a_project_goes_up_file_by_file_runs_and_its_results_come_down(service, 
         {UPLOAD}
         echo '{{"users": [1, 2]}}' | curl -s -X PUT $URL/api/sessions/files/files/piped.json \
             -H "Content-Type: application/json" --data-binary @- | jq -c '{{path, size}}'
-        curl -s -X POST $URL/api/sessions/files/run -H "Content-Type: application/json" -d '{{
-            "code": "exec(open(\\"main.py\\").read())\\nopen(\\"out.txt\\", \\"w\\").write(\\"done\\")"
-        }}' | jq -r .stdout
+        jq -n --arg code 'exec(open("main.py").read()); open("out.txt", "w").write("done")' \
+            '{{code: $code}}' | curl -s -X POST $URL/api/sessions/files/run \
+            -H "Content-Type: application/json" -d @- | jq -r .stdout
         curl -s $URL/api/sessions/files/files \
             | jq -c '.count, .total_count, .total_size_bytes, [.files[].path],
                      all(.files[]; .size >= 0 and (.modified_at | test("Z$")))'

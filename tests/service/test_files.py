@@ -125,11 +125,18 @@ async def test_files_of_a_sleeping_session_are_served_without_waking_it(api):
 
 async def test_files_are_served_during_a_run(api):
     await api.create()
-    wait = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('went')"
-    run = asyncio.create_task(api.run(wait))
-    await api.until_running()
+    wait = "while not os.path.exists('go'): time.sleep(0.01)\nprint('went')"
+    write = "file = open('log', 'w')\nfile.write('so far')\nfile.flush()\n"
+    run = asyncio.create_task(api.run(f"import os, time\n{write}{wait}\nfile.write(', all')"))
+
+    async def is_written():
+        return (await get(api, "log")).content == b"so far"
+
+    await eventually(is_written)
     await put(api, "go", b"")
     assert (await run)["stdout"] == "went\n"
+    await api.run("file.close()")
+    assert (await get(api, "log")).content == b"so far, all"
 
 
 async def test_a_file_for_a_session_that_is_not_persistent_is_gone_with_its_next_run(api, s):
@@ -381,31 +388,24 @@ async def test_who_reads_during_many_replacements_sees_whole_versions_only(api, 
     assert set.union(*seen) == versions
 
 
-def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
-    settings = make_settings()
-    staging = settings.data_dir / "workspaces.staging"
-
-    async def upload_and_kill(service):
-        async with AsyncClient(base_url=service.url) as http:
-            api = Api(http)
-            await api.create()
-            await put(api, "x", b"before")
-        async with connection(service.url) as (_, writer):
-            head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
-            writer.write(head.encode() + bytes(8_999_999))
+async def test_a_service_that_is_killed_within_an_upload_leaves_the_file_as_it_was(make_settings):
+    data_dir = make_settings().data_dir
+    staging = data_dir / "workspaces.staging"
+    length = 9_000_000
+    head = f"PUT {url('x')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    with ServiceProcess(data_dir=data_dir, pool_max=0) as killed:
+        async with AsyncClient(base_url=killed.url) as http:
+            await Api(http).create()
+            await put(Api(http), "x", b"before")
+        async with connection(killed.url) as (_, writer):
+            writer.write(head.encode() + bytes(length - 1))
             await eventually(lambda: any(entry.stat().st_size for entry in staging.iterdir()))
-            service.kill()
-
-    async def look(service):
+            killed.kill()
+    assert os.listdir(staging)
+    with ServiceProcess(data_dir=data_dir, pool_max=0) as service:
         async with AsyncClient(base_url=service.url) as http:
             assert (await get(Api(http), "x")).content == b"before"
             assert await paths(Api(http)) == ["x"]
-
-    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as killed:
-        asyncio.run(upload_and_kill(killed))
-    assert os.listdir(staging)
-    with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as service:
-        asyncio.run(look(service))
         assert os.listdir(staging) == []
 
 

@@ -6,15 +6,13 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
 
+from tests.support.memory import MIB, growing_by_less_than
 from tests.support.process import ServiceProcess
 
-MIB = 1 << 20
 PIECES = 1024
 MOST_GROWTH = 64 * MIB
 MANY = 10_000
@@ -28,7 +26,7 @@ def service():
 
 
 @pytest.fixture
-def http(service, request):
+def http(service):
     """A connection, and a session of the test's own, that is gone afterwards."""
     connection = HTTPConnection(service.host, service.port, timeout=60)
     ask(connection, "POST", "/api/sessions", {"language": "python", "session_id": "s"})
@@ -49,22 +47,6 @@ def answered(http):
     answer = response.read()
     assert response.status in (200, 201), answer
     return json.loads(answer)
-
-
-def memory_of(service, name):
-    """A figure of the service's process, in bytes; not of its zygote and its kernels."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
-
-
-@contextmanager
-def in_constant_memory(service) -> Iterator[None]:
-    """At no moment does the service have so much more memory than at the beginning."""
-    before = memory_of(service, "VmRSS")
-    # From now on, VmHWM is the most since now.
-    Path(f"/proc/{service.process.pid}/clear_refs").write_text("5")
-    yield
-    assert memory_of(service, "VmHWM") - before < MOST_GROWTH
 
 
 def gibibyte() -> Iterator[bytes]:
@@ -90,7 +72,7 @@ def received(http, path):
 def test_a_gibibyte_goes_up_and_down_as_a_file_and_as_an_archive(http, service):
     expected = checksum(gibibyte())
     path = "/api/sessions/s/files/data/big"
-    with in_constant_memory(service):
+    with growing_by_less_than(MOST_GROWTH, service.process.pid):
         http.request("PUT", path, gibibyte(), {"Content-Length": str(PIECES * MIB)})
         assert answered(http)["size"] == expected[0]
         assert checksum(received(http, path)) == expected
@@ -110,7 +92,7 @@ def test_ten_thousand_files_go_in_are_listed_and_come_out(http, service):
             member = tarfile.TarInfo(name)
             member.size = 9
             tar.addfile(member, io.BytesIO(b"content\r\n"))
-    with in_constant_memory(service):
+    with growing_by_less_than(MOST_GROWTH, service.process.pid):
         http.request("PUT", "/api/sessions/s/archive", packed.getvalue())
         assert answered(http)["file_count"] == MANY
         listed = ask(http, "GET", "/api/sessions/s/files")
@@ -125,12 +107,10 @@ def test_ten_thousand_files_go_in_are_listed_and_come_out(http, service):
         assert {member.size for member in files} == {9}
 
 
-def test_the_measure_of_memory_sees_what_is_held_for_a_moment_only(service):
-    """The negative control: a process that takes 64 MiB and gives them back is found out."""
-
-    class Own:
-        class process:
-            pid = os.getpid()
-
-    with pytest.raises(AssertionError), in_constant_memory(Own):
+def test_the_measure_of_memory_sees_what_is_held_for_a_moment_only():
+    """The negative control."""
+    with (
+        pytest.raises(AssertionError, match="MiB more"),
+        growing_by_less_than(MOST_GROWTH, os.getpid()),
+    ):
         assert len(b"x" * (MOST_GROWTH + MIB)) > 0

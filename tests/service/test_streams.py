@@ -8,8 +8,11 @@ import httpx
 
 from kernelsvc.api import events as api_events
 from kernelsvc.app import serving
+from tests.support.api import Api
 from tests.support.connection import connection
+from tests.support.memory import MIB, growing_by_less_than
 from tests.support.problems import fields_of, problem_of
+from tests.support.process import ServiceProcess
 from tests.support.sse import events_of, text_of
 from tests.support.waiting import eventually
 
@@ -193,3 +196,66 @@ async def test_a_slow_reader_is_told_what_it_missed_and_holds_nobody_up(make_set
     numbers = [int(line[:5]) for line in text.split("\n") if len(line) == 4005]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 2999
+
+
+STREAMS, WATCHERS = 20, 5
+PIECE = "x" * 10_000
+PIECES = 200
+
+
+def parsed(stream):
+    """The ids' numbers and the data of a stream's events; heartbeats are left out."""
+    events = [text for text in stream.split(b"\n\n") if text.startswith(b"id: ")]
+    heads, said = zip(*(text.split(b"\ndata: ") for text in events), strict=True)
+    numbers = [int(head.split(b"\n")[0].rpartition(b":")[2]) for head in heads]
+    return numbers, [json.loads(data) for data in said]
+
+
+async def test_a_hundred_watchers_of_twenty_streams_get_all_of_them_whatever_one_does_not_read():
+    everybody, all_read = asyncio.Semaphore(0), asyncio.Event()
+    code = f"print('begun', flush=True)\n{HELD}for n in range({PIECES}): print(n, {PIECE!r})"
+
+    async def begin(api, name):
+        await api.create(name)
+        body = {"code": code, "background": True}
+        return (await api.send("POST", f"/api/sessions/{name}/run", body)).json["run_id"]
+
+    async def read(http, name, run_id, is_slow):
+        path = f"/api/sessions/{name}/runs/{run_id}/events"
+        async with http.stream("GET", path) as response:
+            pieces = response.aiter_bytes()
+            stream = bytearray(await anext(pieces))
+            everybody.release()
+            if is_slow:
+                await all_read.wait()
+            async for piece in pieces:
+                stream += piece
+        return bytes(stream)
+
+    names = [f"s{number}" for number in range(STREAMS)]
+    limits = httpx.Limits(max_connections=None)
+    with ServiceProcess(max_output_bytes=4 * MIB, pool_max=0) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=60, limits=limits) as http:
+            runs = await asyncio.gather(*(begin(Api(http), name) for name in names))
+            # A run's output is held, and its result made of that; nothing for each who reads it,
+            # which would be 200 MB.
+            with growing_by_less_than(2 * STREAMS * 4 * MIB, service.process.pid):
+                readers = [
+                    asyncio.create_task(read(http, name, run_id, is_slow=number == 0))
+                    for name, run_id in zip(names, runs, strict=True)
+                    for number in range(WATCHERS)
+                ]
+                for _ in readers:
+                    await everybody.acquire()
+                for name in names:
+                    await http.put(f"/api/sessions/{name}/files/go", content=b"")
+                quick = [reader for at, reader in enumerate(readers) if at % WATCHERS]
+                await asyncio.gather(*quick)
+                all_read.set()
+                streams = await asyncio.gather(*readers)
+    expected = "begun\n" + "".join(f"{number} {PIECE}\n" for number in range(PIECES))
+    for stream in streams:
+        numbers, said = parsed(stream)
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert "".join(event["content"] for event in said[:-1]) == expected
+        assert (said[-1]["type"], said[-1]["exit_code"]) == ("done", 0)
