@@ -25,10 +25,11 @@ from kernelsvc.api.routes import make_application
 from kernelsvc.errors import NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
-from kernelsvc.kernels.languages import kernelspec_of, language_names
+from kernelsvc.kernels.languages import Languages
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Kind, Pool, PoolPolicy
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.specs import PYTHON
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.metrics import Metrics
 from kernelsvc.models.fields import Bounds
@@ -146,8 +147,18 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         pool = _pool(settings, launcher, workspaces)
         metrics = Metrics()
         accepted = AcceptedStore(database)
+        languages = await asyncio.to_thread(_languages, settings)
         parts = SessionParts(
-            policy, launcher, pool, workspaces, sessions, runs, metrics, accepted, poster.check
+            policy,
+            languages,
+            launcher,
+            pool,
+            workspaces,
+            sessions,
+            runs,
+            metrics,
+            accepted,
+            poster.check,
         )
         service = SessionService(parts)
 
@@ -285,15 +296,22 @@ def _isolate(settings: Settings, on_loopback: bool) -> Isolation:
 
 
 def _pool(settings: Settings, launcher: Launcher, workspaces: Workspaces) -> Pool:
-    """The pool, which keeps a few kernels of each language for sessions that ask for nothing."""
-    usual = {kernelspec_of(name) for name in language_names()}
+    """The pool, which keeps a few kernels of Python; those of other languages follow the demand."""
     return Pool(
         PoolPolicy(min(settings.pool_min, settings.pool_max), settings.pool_max, settings.pool_age),
         launcher,
         workspaces,
         settings.limits,
-        frozenset(Kind(kernelspec, settings.internet_by_default) for kernelspec in usual),
+        frozenset({Kind(PYTHON, settings.internet_by_default)}),
     )
+
+
+def _languages(settings: Settings) -> Languages:
+    """The languages of sessions; says which of those that were named are not there."""
+    languages = Languages(settings.kernelspecs)
+    for name in languages.missing:
+        log.warning("kernelspec_not_found", kernelspec=name, advice="see `jupyter kernelspec list`")
+    return languages
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -10,6 +10,7 @@ from kernelsvc.api.base import ApiContext, ApiHandler, UnknownPath
 from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import LiveHandler, MetricsHandler, ReadyHandler
+from kernelsvc.api.languages import LanguagesHandler
 from kernelsvc.api.openapi import build
 from kernelsvc.api.runs import (
     RunEventsHandler,
@@ -45,6 +46,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,
     _SESSION + "/wake": WakeHandler,
+    "/api/languages": LanguagesHandler,
     "/health/live": LiveHandler,
     "/health/ready": ReadyHandler,
     "/metrics": MetricsHandler,

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import zmq.asyncio
+from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
-from kernelsvc.kernels.languages import KernelSpecs
+from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.specs import KernelSpecs, no_op_of
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
@@ -32,10 +34,6 @@ from kernelsvc.sandbox.open_files import unnamed_bytes
 _FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 """What it asks for when a host preloads it; in a kernel, ipykernel sees to that."""
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_PROGRAMS = (
-    str(Path(sys.executable).parent),
-    *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
-)
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 
@@ -169,8 +167,11 @@ class Launcher:
         return Seat(host, place, enclosure, environment, limits, internet, egress)
 
     def _argv(self, kernelspec: str) -> list[str]:
-        """The command of a host, but for the descriptors."""
-        argv = self._specs.get_kernel_spec(kernelspec).argv
+        """The command of a host, but for the descriptors; raises KernelStartFailed."""
+        try:
+            argv = self._specs.get_kernel_spec(kernelspec).argv
+        except NoSuchKernel as error:
+            raise KernelStartFailed(f"the kernel {kernelspec} is not installed here") from error
         return [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)]
 
     async def _zygote_for(self, argv: list[str]) -> Zygote:
@@ -216,7 +217,14 @@ class Launcher:
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        kernel = Kernel(manager, provisioner.kernel, self._context, self._readers, on_late)
+        kernel = Kernel(
+            manager,
+            provisioner.kernel,
+            self._context,
+            self._readers,
+            on_late,
+            no_op=no_op_of(self._specs.get_kernel_spec(kernelspec)),
+        )
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
@@ -245,7 +253,7 @@ class Launcher:
 
 def _inherited() -> dict[str, str]:
     """The host's environment, and what every kernel has too: an allow-list of the service's."""
-    path = {"PATH": os.pathsep.join(_PROGRAMS)}
+    path = {"PATH": os.pathsep.join(PROGRAMS)}
     return path | {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
@@ -259,11 +267,12 @@ def _environment(enclosure: Enclosure) -> dict[str, str]:
     packages = enclosure.workspace / PACKAGES
     return {
         **_inherited(),
-        "PATH": os.pathsep.join([str(packages / "bin"), *_PROGRAMS]),
+        "PATH": os.pathsep.join([str(packages / "bin"), *PROGRAMS]),
         "HOME": str(enclosure.workspace),
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),
         "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
         "XDG_CACHE_HOME": str(enclosure.runtime / "cache"),
+        "GOPATH": str(enclosure.runtime / "cache" / "go"),
         "PIP_TARGET": str(packages),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",

@@ -16,9 +16,15 @@ from typing import Any
 
 import structlog
 
-from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.errors import (
+    FieldProblem,
+    InvalidRequest,
+    KernelsvcError,
+    SessionBusy,
+    SessionNotFound,
+    ShuttingDown,
+)
 from kernelsvc.kernels.ladder import Stop, StopSignal
-from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
@@ -74,10 +80,13 @@ class LiveSession:
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
+        language = parts.languages.find(record.language)
+        self._takes_env = language is None or language.supports.env
         self.room = Room(parts.workspaces, record.id, limits.disk)
         self._slot = KernelSlot(
             record.id,
-            kernelspec=kernelspec_of(record.language),
+            # One that is not known any more has no kernel, which shows when it starts.
+            kernelspec=language.kernelspec if language else record.language,
             room=self.room,
             limits=limits,
             internet=record.allow_internet_access,
@@ -289,9 +298,12 @@ class LiveSession:
 
         `left` is called when it takes up no room any more, however it ended.
 
-        Raises SessionBusy (where the request will not wait) and QueueFull.
+        Raises SessionBusy (where the request will not wait), QueueFull, and InvalidRequest for
+        variables that the session's language cannot be given.
         """
         self._check_open()
+        if request.env and not self._takes_env:
+            raise InvalidRequest([FieldProblem("env", f"{self._record.language} takes none")])
         return self._queue.submit(self._record, request, left, see_through=see_through)
 
     async def cancel(self, job: RunJob) -> None:

@@ -15,7 +15,7 @@ from kernelsvc.errors import (
     SessionNotFound,
     ShuttingDown,
 )
-from kernelsvc.kernels.languages import find_language, language_names
+from kernelsvc.kernels.languages import Language
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
@@ -46,12 +46,14 @@ class SessionService:
     """All sessions; those that are awake are in `_live`, the others are rows and files only.
 
     A caller has its owner's sessions; to it, others' are as if they did not exist.
-    `files` is what can be done with their files, `runs` with their runs.
+    `files` is what can be done with their files, `runs` with their runs; `languages` are those
+    that they can have.
     """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
         self._sessions = parts.sessions
+        self.languages = parts.languages
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
@@ -138,11 +140,7 @@ class SessionService:
             return session
 
     async def _create(self, caller: Caller, request: CreateSession) -> Session:
-        language = find_language(request.language)
-        if language is None:
-            known = ", ".join(language_names())
-            problem = f"{request.language!r} is not a language here; there are: {known}"
-            raise InvalidRequest([FieldProblem("language", problem)])
+        language = self._language(request)
         internet = request.allowInternetAccess
         record = SessionRecord(
             id=request.session_id or "sess_" + secrets.token_hex(12),
@@ -191,7 +189,7 @@ class SessionService:
         of_owner = None if owner == EVERYBODY else owner
         found: list[Session] = []
         after = wanted.after
-        language = find_language(wanted.language) if wanted.language else None
+        language = self.languages.find(wanted.language) if wanted.language else None
         name = language.name if language else wanted.language
         while page := await self._sessions.page(after, name, of_owner):
             for record in page:
@@ -282,6 +280,20 @@ class SessionService:
         return await self._show(live.record)
 
     # ---- inside
+
+    def _language(self, request: CreateSession) -> Language:
+        """The language of a session that is to be made; raises InvalidRequest."""
+        language = self.languages.find(request.language)
+        known = ", ".join(self.languages.names())
+        if language is None:
+            problem = f"{request.language!r} is not a language here; there are: {known}"
+            raise InvalidRequest([FieldProblem("language", problem)])
+        if not language.is_available:
+            problem = f"{language.name} is not installed ({language.install}); there are: {known}"
+            raise InvalidRequest([FieldProblem("language", problem)])
+        if request.env and not language.supports.env:
+            raise InvalidRequest([FieldProblem("env", f"{language.name} takes no variables")])
+        return language
 
     def _check_open(self) -> None:
         if self._closing:

@@ -1,0 +1,12 @@
+# Sourced for each run, number $__kernelsvc_run. What the code leaves open or redirects is undone with
+# the group's redirections; where it exits, leave.bash goes on instead of what follows here.
+
+source "$__kernelsvc_dir/before"
+{
+    builtin trap 'exit 130' INT
+    source "$__kernelsvc_dir/code"
+    __kernelsvc_status=$?
+    __kernelsvc_action=$__kernelsvc_at_exit __kernelsvc_at_exit=
+    eval "$__kernelsvc_action"
+} <"$__kernelsvc_dir/in" >"$__kernelsvc_dir/out" 2>"$__kernelsvc_dir/err"
+source "$__kernelsvc_own/end.bash" 2>/dev/null
