@@ -8,6 +8,7 @@ __kernelsvc_dir=$1
 __kernelsvc_own=${BASH_SOURCE[0]%/*}
 __kernelsvc_before= __kernelsvc_at_exit= __kernelsvc_status=0
 BASH_ARGV0=bash
+builtin trap 'exit 143' TERM
 shopt -s expand_aliases
 if [[ -e $__kernelsvc_dir/state ]]; then
     source "$__kernelsvc_dir/state"
