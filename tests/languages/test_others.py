@@ -73,20 +73,24 @@ async def test_an_alias_is_the_language(languages, alias, name):
     await languages.send("DELETE", f"/api/sessions/{answer.json['id']}")
 
 
-async def test_kernels_of_other_languages_wait_once_they_are_asked_for(io_loop, languages):
-    metrics = "/metrics"
+async def test_kernels_of_other_languages_wait_once_they_are_asked_for(languages):
+    async def count(name):
+        text = (await languages.http.get("/metrics")).text
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
-    async def waiting():
-        text = (await languages.http.get(metrics)).text
-        return "kernelsvc_pool_members 0" not in text
+    async def one_waits():
+        return await count("kernelsvc_pool_members") > 0
 
     await languages.run("x=1", "bash")
-    await eventually(waiting, seconds=30)
-    for session_id in ("one", "two"):
-        body = {"language": "bash", "session_id": session_id}
-        assert (await languages.send("POST", "/api/sessions", body)).status == 201
-        await languages.http.put(f"/api/sessions/{session_id}/files/f", content=b"found\n")
-        answer = await languages.send(
-            "POST", f"/api/sessions/{session_id}/run", {"code": "cat f; pwd; echo [$x]"}
-        )
-        assert answer.json["stdout"] == "found\n/workspace\n[]\n"
+    await eventually(one_waits, seconds=30)
+    claimed = 'kernelsvc_kernel_start_seconds_count{how="claimed"}'
+    before = await count(claimed)
+    body = {"language": "bash", "session_id": "mine"}
+    assert (await languages.send("POST", "/api/sessions", body)).status == 201
+    path = "/api/sessions/mine/run"
+    answer = await languages.send("POST", path, {"code": "pwd; echo found > f; echo [$x]"})
+    assert answer.json["stdout"] == "/workspace\n[]\n"
+    await languages.send("POST", "/api/sessions/mine/sleep")
+    answer = await languages.send("POST", path, {"code": "cat f"})
+    assert (answer.json["stdout"], answer.json["memory"]) == ("found\n", "lost")
+    assert await count(claimed) > before

@@ -10,7 +10,7 @@ from kernelsvc.kernel_host.adapters.running import INTERRUPTED, Asked, Ended
 from tests.support.waiting import eventually
 
 
-class Said(dict):
+class Said(dict[str, str]):
     """What a program has put out, by stream."""
 
     async def say(self, kind, content):
