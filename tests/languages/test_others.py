@@ -74,23 +74,18 @@ async def test_an_alias_is_the_language(languages, alias, name):
 
 
 async def test_kernels_of_other_languages_wait_once_they_are_asked_for(languages):
-    async def count(name):
-        text = (await languages.http.get("/metrics")).text
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+    async def claimed():
+        wanted = 'kernelsvc_kernel_start_seconds_count{how="claimed"}'
+        lines = (await languages.http.get("/metrics")).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(wanted))
 
-    async def one_waits():
-        return await count("kernelsvc_pool_members") > 0
+    before = await claimed()
 
-    await languages.run("x=1", "bash")
-    await eventually(one_waits, seconds=30)
-    claimed = 'kernelsvc_kernel_start_seconds_count{how="claimed"}'
-    before = await count(claimed)
-    body = {"language": "bash", "session_id": "mine"}
-    assert (await languages.send("POST", "/api/sessions", body)).status == 201
-    path = "/api/sessions/mine/run"
-    answer = await languages.send("POST", path, {"code": "pwd; echo found > f; echo [$x]"})
-    assert answer.json["stdout"] == "/workspace\n[]\n"
-    await languages.send("POST", "/api/sessions/mine/sleep")
-    answer = await languages.send("POST", path, {"code": "cat f"})
-    assert (answer.json["stdout"], answer.json["memory"]) == ("found\n", "lost")
-    assert await count(claimed) > before
+    async def wakes_with_one_that_waited():
+        await languages.send("POST", "/api/sessions/bash/sleep")
+        run = await languages.run("cat f; pwd; echo [$x]; x=1", "bash")
+        assert (run["stdout"], run["memory"]) == ("found\n/workspace\n[]\n", "lost")
+        return await claimed() > before
+
+    await languages.run("cd; echo found > f; x=1", "bash")
+    await eventually(wakes_with_one_that_waited, seconds=30)

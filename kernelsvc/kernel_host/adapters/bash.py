@@ -138,6 +138,9 @@ class BashAdapter:
         self._ending |= signum != signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signum)
+        if self._ending:
+            # One that waits for a command takes no notice until there is one.
+            os.write(self._commands, b":\n")
 
     async def wait(self) -> int:
         """How the shell has ended."""

@@ -180,6 +180,7 @@ class InnerKernel:
             reply = self._send("shell", "kernel_info_request", {}, own=True).reply
             await self._reply_or_end(reply, _NUDGE_SECONDS)
             if self._waiting.done():
+                os.write(2, f"{self._argv[0]} ended with {self._waiting.result()}\n".encode())
                 raise Gone(self._waiting.result())
             info = reply.result() if reply.done() else info
             if info is not None:
