@@ -38,7 +38,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(kernels))
         service = ServiceProcess(
-            kernelspecs=STOCK, pool_min=0, interrupt_grace=1, terminate_grace=0.3
+            kernelspecs=STOCK, pool_min=0, pool_max=1, interrupt_grace=1, terminate_grace=0.3
         )
         with service:
             yield service

@@ -101,7 +101,6 @@ class BashAdapter:
 
     async def execute(self, asked: Asked) -> Ended:
         """Run code in the shell; the status of its last command is the run's exit code."""
-        self._interrupted = False
         place = self._directory
         exports = (f"__kernelsvc_export {n} {shlex.quote(v)}\n" for n, v in asked.env.items())
         (place / "before").write_text("".join(exports))
@@ -120,17 +119,21 @@ class BashAdapter:
         run = shlex.quote(str(_DRIVER / "run.bash"))
         try:
             status = await self._do(f"source {run}\n")
+            was_ended = self._interrupted and status == _INTERRUPTED
+            return Ended(status, INTERRUPTED if was_ended else None)
         finally:
+            self._interrupted = False
+            (place / "interrupted").unlink(missing_ok=True)
             for writing in held:
                 os.close(writing)
             for outlet in outlets:
                 await outlet.drain()
-        was_ended = self._interrupted and status == _INTERRUPTED
-        return Ended(status, INTERRUPTED if was_ended else None)
 
     def interrupt(self) -> None:
         """As Ctrl-C would: the shell, and what it runs in the foreground."""
         self._interrupted = True
+        # The shell looks there once it takes notice of the signal.
+        (self._directory / "interrupted").touch()
         self.end(signal.SIGINT)
 
     def end(self, signum: int) -> None:

@@ -17,6 +17,10 @@ from kernelsvc.kernel_host.session import KernelSession
 from kernelsvc.kernel_host.wire import METADATA_KEY
 
 _PROTOCOL: Final = "5.4"
+_FULL_SECONDS: Final = 0.002
+"""So long is waited before a message is sent again where the service has left too many unread."""
+_LEAVE_SECONDS: Final = 0.5
+"""So long does what does the work have for an end in good order, when it is asked for one."""
 _NOTHING_TO_SAY: Final[dict[str, dict[str, Any]]] = {
     "comm_info_request": {"comms": {}},
     "history_request": {"history": []},
@@ -44,6 +48,7 @@ class Front:
         self._count = 0
         self._is_executing = False
         self._leaving = asyncio.Event()
+        self._publishing = asyncio.Lock()
 
     def _bind(self, kind: int, info: dict[str, Any], channel: str) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
@@ -106,10 +111,13 @@ class Front:
                 request = self._session.deserialize(signed)
             except (ValueError, KeyError, TypeError):
                 continue
+            # Who hears that it is busy may interrupt it.
+            is_execution = request["msg_type"] == "execute_request"
+            self._is_executing |= is_execution
             await self._publish(request, "status", {"execution_state": "busy"})
             content: dict[str, Any] | None
             ended: dict[str, Any] | None = None
-            if request["msg_type"] == "execute_request":
+            if is_execution:
                 content, ended = await self._execute(request)
             else:
                 content = self._answer(request["msg_type"])
@@ -155,7 +163,6 @@ class Front:
         self._count += counted
         say: Say = partial(self._publish, request)
         asked = Asked(content["code"], say, wanted.get("env") or {}, wanted.get("stdin"), counted)
-        self._is_executing = True
         try:
             ended = await self._adapter.execute(asked)
         finally:
@@ -178,8 +185,12 @@ class Front:
             content = {**content, "execution_count": self._count}
         metadata = None if ended is None else {METADATA_KEY: ended}
         message = self._session.msg(kind, content, parent=about, metadata=metadata)
-        await self._iopub.send_multipart(self._session.serialize(message, kind.encode()))
-
-
-_LEAVE_SECONDS: Final = 0.5
-"""So long does what does the work have for an end in good order, when it is asked for one."""
+        frames = self._session.serialize(message, kind.encode())
+        async with self._publishing:
+            # ZeroMQ takes a publisher for writable at all times: nothing tells when there is room.
+            while True:
+                try:
+                    await self._iopub.send_multipart(frames, zmq.NOBLOCK)
+                    return
+                except zmq.Again:
+                    await asyncio.sleep(_FULL_SECONDS)

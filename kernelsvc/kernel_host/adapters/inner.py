@@ -240,7 +240,7 @@ class InnerKernel:
 
     async def execute(self, asked: Asked) -> Ended:
         """Run code, and what the dialect has to be run before and after it."""
-        self._say, self._has_told_why, self._interrupted = asked.say, False, False
+        self._say, self._has_told_why = asked.say, False
         self._input = deque((asked.stdin or "").splitlines())
         try:
             if before := self._dialect.before(asked):
@@ -260,7 +260,7 @@ class InnerKernel:
                 ended = self._dialect.ended(ended, self._end_content)
             return ended
         finally:
-            self._is_running = False
+            self._is_running = self._interrupted = False
             for outlet in self._outlets:
                 await outlet.drain()
 

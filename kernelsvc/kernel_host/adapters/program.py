@@ -57,19 +57,21 @@ class ProgramAdapter:
 
     async def execute(self, asked: Asked) -> Ended:
         """Build and run a program; its exit status is the run's."""
-        self._interrupted = False
         paths = {
             "source": str(self._directory / self._toolchain.source),
             "program": str(self._directory / "program"),
         }
         (self._directory / self._toolchain.source).write_text(asked.code)
         status = 0
-        for command in (self._toolchain.build, self._toolchain.run):
-            if command and status == 0 and not self._interrupted:
-                status = await self._run([part.format(**paths) for part in command], asked)
-        if self._interrupted:
-            return Ended(_DIED + signal.SIGINT, INTERRUPTED)
-        return Ended(status if status >= 0 else _DIED - status)
+        try:
+            for command in (self._toolchain.build, self._toolchain.run):
+                if command and status == 0 and not self._interrupted:
+                    status = await self._run([part.format(**paths) for part in command], asked)
+            if self._interrupted and status in (0, -signal.SIGINT):
+                return Ended(_DIED + signal.SIGINT, INTERRUPTED)
+            return Ended(status if status >= 0 else _DIED - status)
+        finally:
+            self._interrupted = False
 
     async def _run(self, command: list[str], asked: Asked) -> int:
         self._outlets = [outlet for outlet in self._outlets if outlet.is_open]

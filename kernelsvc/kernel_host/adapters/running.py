@@ -63,7 +63,7 @@ class Adapter(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Interrupt the request that is being worked on."""
+        """Interrupt the request that is being worked on, or is next: it may come just before."""
         ...
 
     def end(self, signum: int) -> None:

@@ -9,12 +9,14 @@ set +eux
 builtin trap : INT
 builtin trap - EXIT
 __kernelsvc_action=$__kernelsvc_at_exit __kernelsvc_at_exit=
-exit() {
-    __kernelsvc_status=${1-$?}
-}
-# The redirections of the run are undone by now.
-eval "$__kernelsvc_action" <"$__kernelsvc_dir/in" >"$__kernelsvc_dir/out" 2>"$__kernelsvc_dir/err"
-unset -f exit
+if [[ -n $__kernelsvc_action ]]; then
+    exit() {
+        __kernelsvc_status=${1-$?}
+    }
+    # The redirections of the run are undone by now.
+    eval "$__kernelsvc_action" <"$__kernelsvc_dir/in" >"$__kernelsvc_dir/out" 2>"$__kernelsvc_dir/err"
+    unset -f exit
+fi
 {
     shopt -p
     declare -p

@@ -4,6 +4,8 @@
 source "$__kernelsvc_dir/before"
 {
     builtin trap 'exit 130' INT
+    # An interrupt that came before.
+    [[ ! -e $__kernelsvc_dir/interrupted ]] || exit 130
     source "$__kernelsvc_dir/code"
     __kernelsvc_status=$?
     __kernelsvc_action=$__kernelsvc_at_exit __kernelsvc_at_exit=
