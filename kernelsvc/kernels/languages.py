@@ -119,7 +119,9 @@ class Languages:
         others = (_installed(name, found[name]) for name in wanted if name in found.keys() - own)
         self._all = (*_LANGUAGES, *others)
         self._by_name = {
-            name: language for language in self._all for name in (language.name, *language.aliases)
+            name.lower(): language
+            for language in self._all
+            for name in (language.name, *language.aliases)
         }
 
     def find(self, name: str) -> Language | None:

@@ -223,7 +223,7 @@ class Launcher:
             self._context,
             self._readers,
             on_late,
-            no_op=no_op_of(self._specs.get_kernel_spec(kernelspec)),
+            no_op=no_op_of(provisioner.kernel_spec),
         )
         try:
             async with asyncio.timeout(self._patience):

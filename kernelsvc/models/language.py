@@ -1,5 +1,7 @@
 """Languages, as the API shows them."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -18,7 +20,7 @@ class Supports(BaseModel):
     env: bool = True
     stdin: bool = True
     exit_codes: bool = True
-    interrupt: str = "always"
+    interrupt: Literal["always", "running", "kernel"] = "always"
     displays: bool = False
 
 

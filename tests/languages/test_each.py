@@ -74,7 +74,7 @@ async def test_variables_are_there_for_their_run_and_gone_afterwards(languages, 
     value = 'it\'s "$HOME" `id`\\n\u2028\n two'
     run = await languages.run(words.prints_variables, words.language, env={"NAME": value})
     assert run["stdout"] == f"{value} {words.language}\n"
-    run = await languages.run(words.prints_variables, words.language)
+    run = await languages.run(words.prints_variables, words.language, env={"__proto__": "1"})
     assert run["stdout"] == f" {words.language}\n"
 
 

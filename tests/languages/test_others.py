@@ -2,6 +2,7 @@
 
 import pytest
 
+from kernelsvc.kernels import languages as known
 from tests.languages.conftest import STOCK
 from tests.support.problems import fields_of
 from tests.support.waiting import eventually
@@ -38,6 +39,19 @@ async def test_an_unknown_language_is_refused_with_those_there_are(languages):
     assert (answer.status, fields_of(answer.json)) == (400, ["language"])
     for name in ("python", "typescript", "node", "deno", "bash", STOCK):
         assert name in answer.json["error"]
+
+
+async def test_what_is_not_installed_is_refused_with_how_to_install_it(api, monkeypatch):
+    monkeypatch.setattr(known, "PROGRAMS", ())
+    answer = await api.send("POST", "/api/sessions", {"language": "ts"})
+    assert (answer.status, fields_of(answer.json)) == (400, ["language"])
+    assert "pip install 'kernelsvc[languages]'" in answer.json["error"]
+    assert "there are: python" in answer.json["error"]
+    answer = await api.send("GET", "/api/languages")
+    by_name = {language["name"]: language for language in answer.json["languages"]}
+    assert by_name["typescript"]["available"] is False
+    assert by_name["go"]["install"] == "apt-get install golang-go"
+    assert by_name["python"]["install"] is None
 
 
 async def test_the_list_says_what_each_language_can_do(languages):

@@ -52,13 +52,14 @@ class BashAdapter:
         self._report: asyncio.Future[int] | None = None
         self._waiting: asyncio.Task[int] | None = None
 
-    async def start(self) -> int:
-        """Start the shell; its process id."""
         for name in ("commands", "reports"):
             os.mkfifo(self._directory / name, 0o600)
         # Open both ways: neither end ever waits for the other to open, or sees it close.
         self._commands = os.open(self._directory / "commands", os.O_RDWR)
         self._reports = os.open(self._directory / "reports", os.O_RDWR | os.O_NONBLOCK)
+
+    async def start(self) -> int:
+        """Start the shell; its process id."""
         asyncio.get_running_loop().add_reader(self._reports, self._read_reports)
         self._process = await asyncio.create_subprocess_exec(
             *("bash", "--norc", "--noprofile", str(self._directory / "commands")),
@@ -73,10 +74,8 @@ class BashAdapter:
 
     def _begin(self) -> str:
         begin, directory = str(_DRIVER / "begin.bash"), str(self._directory)
-        return f"source {shlex.quote(begin)} {shlex.quote(directory)}; {self._end()}"
-
-    def _end(self) -> str:
-        return f"source {shlex.quote(str(_DRIVER / 'end.bash'))}\n"
+        end = shlex.quote(str(_DRIVER / "end.bash"))
+        return f"source {shlex.quote(begin)} {shlex.quote(directory)}; source {end}\n"
 
     async def _do(self, command: str) -> int:
         """Have the shell do it; the status that it reports. Raises Gone."""
@@ -154,4 +153,7 @@ class BashAdapter:
         """Read no more of what its jobs print."""
         for outlet in self._outlets:
             await outlet.close()
+        asyncio.get_running_loop().remove_reader(self._reports)
+        for pipe in (self._commands, self._reports):
+            os.close(pipe)
         shutil.rmtree(self._directory, ignore_errors=True)

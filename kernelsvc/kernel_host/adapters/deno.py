@@ -37,8 +37,8 @@ class DenoDialect(Dialect):
         return f"await ({_PRELUDE.read_text()})({json.dumps([str(stdout), str(stderr)])})"
 
     def before(self, asked: Asked) -> str:
-        """Set the run's variables. JSON is JavaScript, whatever is in it."""
-        return f"{_OWN}.begin({json.dumps(asked.env)})"
+        """Set the run's variables, which travel as JSON in a text."""
+        return f"{_OWN}.begin({json.dumps(json.dumps(asked.env))})"
 
     def after(self) -> str:
         """Unset them, and publish how the run exits."""

@@ -7,21 +7,25 @@
 async (paths) => {
   const { createRequire } = await import("node:module");
   const { default: process } = await import("node:process");
+  const { Buffer } = await import("node:buffer");
   const { Console } = Deno[Deno.internal];
+  const { parse } = JSON;
   const own = (object, name, value) =>
     Object.defineProperty(object, name, { value, writable: true, configurable: true });
 
   const encoder = new TextEncoder();
   const files = paths.map((path) => Deno.openSync(path, { write: true }));
   const write = (file, data, encoding) => {
-    let bytes = typeof data === "string"
-      ? (encoding && !/^utf-?8$/i.test(encoding) ? Buffer.from(data, encoding) : encoder.encode(data))
-      : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    let bytes = encoder.encode(typeof data === "string" ? data : "");
+    if (typeof data !== "string") {
+      bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    } else if (encoding !== undefined) {
+      bytes = Buffer.from(data, encoding);
+    }
     const size = bytes.length;
     while (bytes.length) bytes = bytes.subarray(file.writeSync(bytes));
     return size;
   };
-  const { Buffer } = await import("node:buffer");
   own(globalThis, "console", new Console((text, level) => write(files[level > 1 ? 1 : 0], text)));
   for (const [file, node, deno] of [
     [files[0], process.stdout, Deno.stdout],
@@ -73,14 +77,22 @@ async (paths) => {
     (event) => tell(event, "Uncaught (in promise)", event.reason),
   );
 
+  const restore = () => {
+    for (const [name, value] of run?.before ?? []) {
+      value === undefined ? Deno.env.delete(name) : Deno.env.set(name, value);
+    }
+    run = null;
+  };
   own(globalThis, Symbol.for("kernelsvc"), {
     begin(variables) {
-      run = { before: {}, status: undefined, failed: false };
-      for (const [name, value] of Object.entries(variables)) {
-        run.before[name] = Deno.env.get(name);
+      // An interrupt may have cut the end of the one before short.
+      restore();
+      run = { before: new Map(), status: undefined, failed: false };
+      for (const [name, value] of Object.entries(parse(variables))) {
+        run.before.set(name, Deno.env.get(name));
         Deno.env.set(name, value);
       }
-      // A run of the same file again runs it, and files may have changed.
+      // A run that requires the same file again runs it again, and files may have changed.
       for (const path of Object.keys(require.cache)) {
         if (path.startsWith(`${Deno.cwd()}/`) && !path.includes("/node_modules/")) {
           delete require.cache[path];
@@ -88,14 +100,11 @@ async (paths) => {
       }
     },
     async end() {
-      const { before, status, failed } = run;
-      run = null;
-      for (const [name, value] of Object.entries(before)) {
-        value === undefined ? Deno.env.delete(name) : Deno.env.set(name, value);
-      }
-      const exitCode = status ?? (process.exitCode === undefined ? undefined : Number(process.exitCode) & 255);
+      const { status = process.exitCode, failed } = run;
       process.exitCode = undefined;
-      await Deno.jupyter.broadcast("kernelsvc_end", { exit_code: exitCode ?? null, failed });
+      restore();
+      const exitCode = status === undefined ? null : Number(status) & 255;
+      await Deno.jupyter.broadcast("kernelsvc_end", { exit_code: exitCode, failed });
     },
   });
 }

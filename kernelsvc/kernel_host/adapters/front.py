@@ -23,6 +23,7 @@ _LEAVE_SECONDS: Final = 0.5
 """So long does what does the work have for an end in good order, when it is asked for one."""
 _NOTHING_TO_SAY: Final[dict[str, dict[str, Any]]] = {
     "comm_info_request": {"comms": {}},
+    "complete_request": {"matches": [], "cursor_start": 0, "cursor_end": 0, "metadata": {}},
     "history_request": {"history": []},
     "inspect_request": {"found": False, "data": {}, "metadata": {}},
     "is_complete_request": {"status": "unknown"},
@@ -65,9 +66,10 @@ class Front:
         """The return code to end with; `announce` is told who does the work, once it can."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
-        loop.add_signal_handler(signal.SIGTERM, self._adapter.end, signal.SIGTERM)
         try:
-            announce(await self._adapter.start())
+            worker = await self._adapter.start()
+            loop.add_signal_handler(signal.SIGTERM, self._adapter.end, signal.SIGTERM)
+            announce(worker)
             return await self._serve()
         except Gone as gone:
             return gone.returncode

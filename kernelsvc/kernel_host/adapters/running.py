@@ -1,5 +1,6 @@
 """What the front of an adapter and what is behind it tell each other."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -94,7 +95,7 @@ async def say_text(say: Say, name: str, text: str) -> None:
 def end_as(returncode: int) -> NoReturn:
     """End this process as another has ended."""
     if returncode < 0:
-        signal.signal(-returncode, signal.SIG_DFL) if -returncode != signal.SIGKILL else None
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-returncode])
+        with contextlib.suppress(OSError):
+            signal.signal(-returncode, signal.SIG_DFL)
         os.kill(os.getpid(), -returncode)
     os._exit(returncode & 0xFF)

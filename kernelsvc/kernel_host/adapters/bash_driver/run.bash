@@ -1,5 +1,5 @@
-# Sourced for each run, number $__kernelsvc_run. What the code leaves open or redirects is undone with
-# the group's redirections; where it exits, leave.bash goes on instead of what follows here.
+# Sourced for each run. What the code redirects is undone with the redirections of the group; where it
+# exits, leave.bash goes on instead of what follows here.
 
 source "$__kernelsvc_dir/before"
 {
