@@ -254,7 +254,7 @@ class InnerKernel:
                 self._is_running = False
             ended = await self._ended(asked, reply)
             if after := self._dialect.after():
-                self._end = asyncio.Event()
+                self._end, self._end_content = asyncio.Event(), {}
                 await self._execute(after, own=True)
                 await _wait(self._end)
                 ended = self._dialect.ended(ended, self._end_content)

@@ -49,6 +49,7 @@ class ProgramAdapter:
         self._directory = made_anew(directory / "work")
         self._process: asyncio.subprocess.Process | None = None
         self._interrupted = False
+        self._ending: asyncio.Future[int] | None = None
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._outlets: list[Outlet] = []
 
@@ -65,11 +66,13 @@ class ProgramAdapter:
         status = 0
         try:
             for command in (self._toolchain.build, self._toolchain.run):
-                if command and status == 0 and not self._interrupted:
+                if status == 0 and self._interrupted:
+                    status = -signal.SIGINT
+                elif status == 0 and command:
                     status = await self._run([part.format(**paths) for part in command], asked)
-            if self._interrupted and status in (0, -signal.SIGINT):
-                return Ended(_DIED + signal.SIGINT, INTERRUPTED)
-            return Ended(status if status >= 0 else _DIED - status)
+            was_ended = self._interrupted and status == -signal.SIGINT
+            exit_code = status if status >= 0 else _DIED - status
+            return Ended(exit_code, INTERRUPTED if was_ended else None)
         finally:
             self._interrupted = False
 
@@ -125,8 +128,8 @@ class ProgramAdapter:
             self._end(signum)
         else:
             self._signal(signum)
-            ending = asyncio.ensure_future(self._process.wait())
-            ending.add_done_callback(lambda _: self._end(signum))
+            self._ending = asyncio.ensure_future(self._process.wait())
+            self._ending.add_done_callback(lambda _: self._end(signum))
 
     def _end(self, signum: int) -> None:
         if not self._ended.done():
