@@ -128,10 +128,12 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         pool = from_settings.pool_of(settings, launcher, workspaces)
         metrics = Metrics()
         accepted = AcceptedStore(database)
+        languages = await asyncio.to_thread(from_settings.languages, settings)
         cache = settings.data_dir / "setup.cache"
         setups = SetupParts.open(from_settings.setup_policy(settings), launcher, workspaces, cache)
         parts = SessionParts(
             policy,
+            languages,
             launcher,
             pool,
             workspaces,

@@ -12,9 +12,10 @@ from kernelsvc.api.front import LOOPBACK_HOSTS, Front
 from kernelsvc.errors import CannotStart
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.ladder import Grace
-from kernelsvc.kernels.languages import kernelspec_of, language_names
+from kernelsvc.kernels.languages import Languages
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Kind, Pool, PoolPolicy
+from kernelsvc.kernels.specs import PYTHON
 from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
@@ -98,15 +99,22 @@ def isolate(settings: Settings, on_loopback: bool) -> Isolation:
 
 
 def pool_of(settings: Settings, launcher: Launcher, workspaces: Workspaces) -> Pool:
-    """The pool, which keeps a few kernels of each language for sessions that ask for nothing."""
-    usual = {kernelspec_of(name) for name in language_names()}
+    """The pool, which keeps a few kernels of Python; those of other languages follow the demand."""
     return Pool(
         PoolPolicy(min(settings.pool_min, settings.pool_max), settings.pool_max, settings.pool_age),
         launcher,
         workspaces,
         settings.limits,
-        frozenset(Kind(kernelspec, settings.internet_by_default) for kernelspec in usual),
+        frozenset({Kind(PYTHON, settings.internet_by_default)}),
     )
+
+
+def languages(settings: Settings) -> Languages:
+    """The languages of sessions; says which of those that were named are not there."""
+    found = Languages(settings.kernelspecs)
+    for name in found.missing:
+        log.warning("kernelspec_not_found", kernelspec=name, advice="see `jupyter kernelspec list`")
+    return found
 
 
 def setup_policy(settings: Settings) -> SetupPolicy:

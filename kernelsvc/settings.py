@@ -152,6 +152,7 @@ class Settings(BaseSettings):
     pool_min: NonNegativeInt = 1
     pool_max: NonNegativeInt = 8
     pool_age: Duration = 3600.0
+    kernelspecs: Names = ()
     preload: Annotated[Names, AfterValidator(_modules)] = ()
     min_free_memory: RequiredSize = 256 * 1024 * 1024
     max_output_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024

@@ -12,6 +12,7 @@ from kernelsvc.api.docs import DocsHandler, DocumentHandler
 from kernelsvc.api.execute import ExecuteHandler
 from kernelsvc.api.files import ArchiveHandler, FileHandler, FilesHandler
 from kernelsvc.api.health import HealthHandler, LiveHandler, MetricsHandler, ReadyHandler
+from kernelsvc.api.languages import LanguagesHandler
 from kernelsvc.api.openapi import build
 from kernelsvc.api.proxy import HostHandler, ProxyHandler
 from kernelsvc.api.runs import (
@@ -55,6 +56,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/host": HostHandler,
     "/proxy/{session_id}/{port}/{rest}": ProxyHandler,
     "/api/execute": ExecuteHandler,
+    "/api/languages": LanguagesHandler,
     "/api/tools": ToolsHandler,
     "/health": HealthHandler,
     "/health/live": LiveHandler,

@@ -8,8 +8,10 @@ modules that are preloaded at once.
 import argparse
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+from kernelsvc.kernel_host.adapters.serving import run_adapter
 from kernelsvc.kernel_host.app import run_kernel
 from kernelsvc.kernel_host.egress import offer_listener, proxy_environment
 from kernelsvc.kernel_host.host import Host
@@ -17,10 +19,17 @@ from kernelsvc.kernel_host.imports import preload
 from kernelsvc.kernel_host.zygote import Zygote
 
 
+def run(adapter: list[str], connection_file: str, announce: Callable[[int | None], None]) -> int:
+    """Serve a kernel: Python's, or another by its adapter."""
+    if adapter:
+        run_adapter(adapter, connection_file, announce)
+    return run_kernel(connection_file, lambda: announce(None))
+
+
 def run_host(control: socket.socket, offer: int | None, dial: socket.socket | None = None) -> None:
     """Serve kernels to the service at the other end of `control`; in a sandbox, with a `dial`."""
     environment = {} if offer is None else proxy_environment(offer_listener(offer))
-    Host(control, run_kernel, environment, dial).serve()
+    Host(control, run, environment, dial).serve()
 
 
 def run_sandboxed_host(control: socket.socket, dial: socket.socket, offer: int | None) -> None:

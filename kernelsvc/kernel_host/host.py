@@ -34,10 +34,12 @@ from kernelsvc.kernel_host.dial import answer_dial
 SWEEP_SECONDS = 10.0
 OOM_SCORE = 500
 SPARE_DESCRIPTORS = 64
-NOT_EXECUTABLE = 127
 
-RunKernel = Callable[[str, Callable[[], None]], int]
-"""Serves the kernel on a connection file until it ends; calls back once its sockets are bound."""
+RunKernel = Callable[[list[str], str, Callable[[int | None], None]], int]
+"""Serves a kernel of an adapter (none: Python) on a connection file until it ends.
+
+It calls back once its sockets are bound, with the process that does the work where that is another.
+"""
 
 
 class Host:
@@ -176,11 +178,11 @@ class Host:
             if command.argv:
                 _become_program(command.argv, command.output)
 
-            def announce() -> None:
-                os.write(ready, b"1")
+            def announce(worker: int | None) -> None:
+                os.write(ready, str(worker or os.getpid()).encode())
                 os.close(ready)
 
-            code = self._run_kernel(command.connection_file, announce)
+            code = self._run_kernel(command.adapter, command.connection_file, announce)
         except Exception:  # noqa: BLE001  # what the child would have died of
             traceback.print_exc()
         finally:
@@ -188,11 +190,12 @@ class Host:
 
     def _kernel_is_ready(self) -> None:
         assert self._ready is not None
-        announced = os.read(self._ready, 1)
+        assert self._pid is not None
+        announced = os.read(self._ready, 32)
         self._forget_ready()
         # A program that is begun closes its end by that; one that cannot be has exited next.
         if announced or self._is_program:
-            self._report(wire.KernelReady(self._kernel))
+            self._report(wire.KernelReady(self._kernel, int(announced or self._pid)))
 
     def _forget_ready(self) -> None:
         if self._ready is not None:
@@ -224,6 +227,9 @@ class Host:
             return
         kernel, returncode = self._kernel, self._returncode
         self._sweep(since=0.0)
+        if self._is_program and self._ready is not None:
+            # It was so quick that its end was heard of first.
+            self._kernel_is_ready()
         self._pid = None
         self._forget_ready()
         if self._connection_file:
@@ -282,7 +288,7 @@ def _become_program(argv: list[str], output: str) -> NoReturn:
         os.execvp(argv[0], argv)
     except OSError as error:
         os.write(own_stderr, f"{argv[0]}: {error.strerror}\n".encode())
-        os._exit(NOT_EXECUTABLE)
+        os._exit(processes.NOT_EXECUTABLE)
 
 
 def _write_anew(path: str, text: str) -> None:

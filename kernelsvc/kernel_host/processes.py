@@ -18,6 +18,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
 """The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
 
+NOT_EXECUTABLE = 127
+"""How a process ends, as a shell has it, that could not become the program that it was to be."""
+
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 """The grain of a process's start time, which is rounded down to it."""
 

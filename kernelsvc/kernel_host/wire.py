@@ -25,12 +25,15 @@ class StartKernel:
 
     `connection` is its connection information as JSON, which the host writes to `connection_file`
     (neither for what is no kernel); `limits` are those of a process (`resource`'s names without
-    RLIMIT_). With `argv` the child becomes that program, which is said to be ready once it runs;
-    what it writes to stdout and stderr is added to the file `output`, or dropped without one.
+    RLIMIT_). With `adapter` it is a kernel of another language than Python: which, and what that
+    needs (`adapters.serving`). With `argv` the child becomes that program, which is said to be
+    ready once it runs; what it writes to stdout and stderr is added to the file `output`, or
+    dropped without one.
     """
 
     name: ClassVar[str] = "start"
     kernel: int
+    adapter: list[str]
     argv: list[str]
     output: str
     connection: str
@@ -111,10 +114,14 @@ class KernelStarted:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KernelReady:
-    """From the host: the kernel's sockets are bound and it is about to serve them."""
+    """From the host: the kernel's sockets are bound and it is about to serve them.
+
+    `pid` is the process that does the work: the kernel's own, or another that it has started.
+    """
 
     name: ClassVar[str] = "ready"
     kernel: int
+    pid: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

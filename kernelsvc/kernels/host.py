@@ -70,7 +70,8 @@ class HostedKernel:
         match report:
             case wire.KernelStarted(pid=pid):
                 self.pid = pid
-            case wire.KernelReady() if not self.ready.done():
+            case wire.KernelReady(pid=pid) if not self.ready.done():
+                self.pid = pid
                 self.ready.set_result(None)
             case wire.ChildrenSwept(killed=killed) if self._swept and not self._swept.done():
                 self._swept.set_result(killed)
@@ -225,16 +226,16 @@ class KernelHost:
         cwd: Path,
         env: Mapping[str, str],
         limits: Mapping[str, int],
-        argv: Sequence[str] = (),
+        adapter: Sequence[str] = (),
     ) -> HostedKernel:
         """Have the host fork a kernel; the one before must have exited.
 
         `connection` is Jupyter's connection information as JSON, which the host writes to
-        `connection_file`; the paths are those inside. `argv` is the kernel's program, where it is
-        not the one that the host has in itself.
+        `connection_file`; the paths are those inside. `adapter` is there for another language than
+        Python: which it is, and what it needs.
         """
         return self._start_process(
-            connection, str(connection_file), argv, None, cwd=cwd, env=env, limits=limits
+            connection, str(connection_file), (), None, adapter, cwd=cwd, env=env, limits=limits
         )
 
     def start_program(
@@ -259,6 +260,7 @@ class KernelHost:
         connection_file: str,
         argv: Sequence[str],
         output: Path | None,
+        adapter: Sequence[str] = (),
         *,
         cwd: Path,
         env: Mapping[str, str],
@@ -269,6 +271,7 @@ class KernelHost:
         self.send(
             wire.StartKernel(
                 number,
+                list(adapter),
                 list(argv),
                 str(output or ""),
                 connection,

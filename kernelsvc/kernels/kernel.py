@@ -147,7 +147,8 @@ def _resolve(future: asyncio.Future[None]) -> None:
 class Kernel:
     """A kernel process that takes execute requests, one at a time. Freed by `close`.
 
-    `on_late` gets what comes for a run that has ended.
+    `on_late` gets what comes for a run that has ended. `no_op` is code that does nothing, in the
+    kernel's language; None where there is none.
     """
 
     def __init__(
@@ -157,8 +158,11 @@ class Kernel:
         context: zmq.asyncio.Context,
         readers: Readers,
         on_late: LateSink,
+        *,
+        no_op: str | None,
     ) -> None:
         self._manager = manager
+        self._no_op = no_op
         self.process = process
         self.on_late = on_late
         self._context = context
@@ -220,7 +224,9 @@ class Kernel:
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
-        nothing = messages.execute_content("None", counted=False)
+        if self._no_op is None:
+            return
+        nothing = messages.execute_content(self._no_op, counted=False)
         execution = self._execute(nothing, {}, None, lambda event: None)
         await execution.until_done(seconds)
         self._execution = None

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import zmq.asyncio
+from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.kernel import Kernel, LateSink
-from kernelsvc.kernels.languages import KernelSpecs
+from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.specs import KernelSpecs, no_op_of
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
@@ -34,10 +36,6 @@ from kernelsvc.sandbox.open_files import unnamed_bytes
 _FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 """What it asks for when a host preloads it; in a kernel, ipykernel sees to that."""
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_PROGRAMS = (
-    str(Path(sys.executable).parent),
-    *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
-)
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 
@@ -179,8 +177,11 @@ class Launcher:
         return Seat(host, place, enclosure, environment, limits, internet, egress)
 
     def _argv(self, kernelspec: str) -> list[str]:
-        """The command of a host, but for the descriptors."""
-        argv = self._specs.get_kernel_spec(kernelspec).argv
+        """The command of a host, but for the descriptors; raises KernelStartFailed."""
+        try:
+            argv = self._specs.get_kernel_spec(kernelspec).argv
+        except NoSuchKernel as error:
+            raise KernelStartFailed(f"the kernel {kernelspec} is not installed here") from error
         return [sys.executable, *argv[1:], *(f"--preload={name}" for name in self._preload)]
 
     async def _zygote_for(self, argv: list[str]) -> Zygote:
@@ -226,7 +227,14 @@ class Launcher:
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        kernel = Kernel(manager, provisioner.kernel, self._context, self._readers, on_late)
+        kernel = Kernel(
+            manager,
+            provisioner.kernel,
+            self._context,
+            self._readers,
+            on_late,
+            no_op=no_op_of(provisioner.kernel_spec),
+        )
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
@@ -262,12 +270,12 @@ def _modules_below(prefix: Path) -> list[str]:
 
 def find_program(name: str) -> str | None:
     """The path of a program that kernels find by its name; None where there is none."""
-    return shutil.which(name, path=os.pathsep.join(_PROGRAMS))
+    return shutil.which(name, path=os.pathsep.join(PROGRAMS))
 
 
 def _inherited() -> dict[str, str]:
     """The host's environment, and what every kernel has too: an allow-list of the service's."""
-    path = {"PATH": os.pathsep.join(_PROGRAMS)}
+    path = {"PATH": os.pathsep.join(PROGRAMS)}
     return path | {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
@@ -281,11 +289,12 @@ def _environment(enclosure: Enclosure) -> dict[str, str]:
     packages = enclosure.workspace / PACKAGES
     return {
         **_inherited(),
-        "PATH": os.pathsep.join([str(packages / "bin"), *_PROGRAMS]),
+        "PATH": os.pathsep.join([str(packages / "bin"), *PROGRAMS]),
         "HOME": str(enclosure.workspace),
         "IPYTHONDIR": str(enclosure.runtime / "ipython"),
         "MPLCONFIGDIR": str(enclosure.runtime / "matplotlib"),
         "XDG_CACHE_HOME": str(enclosure.runtime / "cache"),
+        "GOPATH": str(enclosure.runtime / "cache" / "go"),
         # Not PIP_TARGET: pip could build nothing, as it installs what it builds with by a prefix.
         "PIP_PREFIX": str(packages),
         "PIP_IGNORE_INSTALLED": "1",

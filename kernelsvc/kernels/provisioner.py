@@ -15,6 +15,7 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.kernels.specs import adapter_of
 from kernelsvc.sandbox.isolation import Enclosure
 
 
@@ -80,7 +81,8 @@ class HostProvisioner(KernelProvisionerBase):
             json.dumps(inside),
             enclosure.runtime / Path(manager.connection_file).name,
             cwd=enclosure.workspace,
-            env=kwargs["env"],
+            env={**self.kernel_spec.env, **kwargs["env"]},
             limits=enclosure.rlimits,
+            adapter=adapter_of(self.kernel_spec),
         )
         return connection

@@ -91,12 +91,17 @@ class ExecuteRequest(BaseModel):
             raise ValueError("is another name for `env`, which is given too: give one of them")
         return envs
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables, by whichever name they are given."""
+        return self.env or self.envs or {}
+
     def as_run(self) -> RunRequest:
         """What is to be run."""
         return RunRequest(
             code=self.code,
             timeout=self.timeout,
-            env=self.env or self.envs or {},
+            env=self.environment,
             stdin=self.stdin,
         )
 

@@ -2,7 +2,7 @@
 
 from kernelsvc import clock
 from kernelsvc.errors import FieldProblem, InvalidRequest
-from kernelsvc.kernels.languages import asked_language
+from kernelsvc.kernels.languages import Languages
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.session import CreateSession, SessionRecord
 from kernelsvc.sessions.newcomers import new_session_id
@@ -12,10 +12,14 @@ from kernelsvc.setup.sandboxes import SetupPolicy
 
 
 def new_record(
-    caller: Caller, request: CreateSession, policy: SessionPolicy, setups: SetupPolicy
+    caller: Caller,
+    request: CreateSession,
+    policy: SessionPolicy,
+    languages: Languages,
+    setups: SetupPolicy,
 ) -> SessionRecord:
     """The record; raises InvalidRequest for a language or a setup that cannot be."""
-    language = asked_language(request.language)
+    language = languages.asked(request.language, request.env)
     _check_setup(request, setups)
     internet = request.allowInternetAccess
     return SessionRecord(

@@ -17,7 +17,6 @@ import structlog
 
 from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
-from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
@@ -83,17 +82,14 @@ class LiveSession:
         self._lasting = Lasting(record, self._data, parts.sessions)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
         limits = record.limits.over(parts.policy.limits)
+        self._languages = parts.languages
         self.room = Room(parts.workspaces, record.id, limits.disk)
         self._slot = KernelSlot(
-            record.id,
-            kernelspec=kernelspec_of(record.language),
+            record,
+            parts,
             room=self.room,
             limits=limits,
-            internet=record.allow_internet_access,
-            launcher=parts.launcher,
-            pool=parts.pool,
             capacity=capacity,
-            metrics=parts.metrics,
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
@@ -316,11 +312,13 @@ class LiveSession:
 
         `left` is called when it takes up no room any more, however it ended.
 
-        Raises SessionBusy (where the request will not wait) and QueueFull.
+        Raises SessionBusy (where the request will not wait), QueueFull, and InvalidRequest for
+        variables that the session's language cannot be given.
         """
         self._check_open()
         if request.if_busy == "reject" and self.setup.is_going_on:
             raise SessionBusy(self._record.id)
+        self._languages.check_env(self._record.language, request.env)
         return self._queue.submit(self._record, request, left, see_through=see_through)
 
     async def cancel(self, job: RunJob) -> None:

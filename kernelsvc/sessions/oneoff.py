@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 
 from kernelsvc import clock
 from kernelsvc.files.filling import checked, fill
-from kernelsvc.kernels.languages import asked_language
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.execution import Executed, ExecuteRequest
 from kernelsvc.models.run import Run
@@ -103,7 +102,7 @@ class OneOffs:
         internet = request.allowInternetAccess
         return SessionRecord(
             id="exec_" + secrets.token_hex(12),
-            language=asked_language(request.language).name,
+            language=self._parts.languages.asked(request.language, request.environment).name,
             persistent=True,
             created_at=clock.now(),
             limits=request.limits,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernelsvc.files.workspace import Workspaces
+from kernelsvc.kernels.languages import Languages
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Pool
 from kernelsvc.metrics import Metrics
@@ -23,6 +24,7 @@ class SessionParts:
     """
 
     policy: SessionPolicy
+    languages: Languages
     launcher: Launcher
     pool: Pool
     workspaces: Workspaces

@@ -7,7 +7,6 @@ from typing import Final
 import structlog
 
 from kernelsvc.errors import Forbidden, SessionNotFound, ShuttingDown
-from kernelsvc.kernels.languages import find_language
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
@@ -48,12 +47,13 @@ class SessionService:
     A caller has its owner's sessions; to it, others' are as if they did not exist.
     `files` is what can be done with their files, `runs` with their runs, `code` with their stored
     code, `ports` with the servers that they run. `one_offs` are runs that bring sessions of their
-    own.
+    own; `languages` are those that all can have.
     """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
         self._sessions = parts.sessions
+        self.languages = parts.languages
         self._workspaces = parts.workspaces
         self._live: dict[str, LiveSession] = {}
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
@@ -167,7 +167,8 @@ class SessionService:
             return session
 
     async def _create(self, caller: Caller, request: CreateSession) -> Session:
-        record = new_record(caller, request, self._parts.policy, self._parts.setups.policy)
+        parts = self._parts
+        record = new_record(caller, request, parts.policy, parts.languages, parts.setups.policy)
         with self._newcomers.coming(caller, record.id):
             await self._sessions.add(record)
             await asyncio.to_thread(self._workspaces.create, record.id)
@@ -208,7 +209,7 @@ class SessionService:
         of_owner = None if owner == EVERYBODY else owner
         found: list[Session] = []
         after = wanted.after
-        language = find_language(wanted.language) if wanted.language else None
+        language = self.languages.find(wanted.language) if wanted.language else None
         name = language.name if language else wanted.language
         while page := await self._sessions.page(after, name, of_owner):
             for record in page:

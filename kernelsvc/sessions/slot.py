@@ -11,11 +11,12 @@ from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.files.handover import NotHandedOver
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
-from kernelsvc.kernels.launch import Launcher, Seat
-from kernelsvc.kernels.pool import Kind, Pool
-from kernelsvc.metrics import Metrics
+from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.pool import Kind
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
+from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.spent import pid_outside
 
@@ -35,31 +36,27 @@ class KernelSlot:
 
     def __init__(
         self,
-        session_id: str,
+        record: SessionRecord,
+        parts: SessionParts,
         *,
-        kernelspec: str,
         room: Room,
         limits: Limits,
-        internet: bool,
-        launcher: Launcher,
-        pool: Pool,
         capacity: Capacity,
-        metrics: Metrics,
         on_late: LateSink,
         on_death: Callable[[int], None],
     ) -> None:
         self.kernel: Kernel | None = None
         self.is_starting = False
         self.failure: str | None = None
-        self._session_id = session_id
-        self._kernelspec = kernelspec
+        self._session_id = record.id
+        self._kernelspec = parts.languages.kernelspec(record.language)
         self._room = room
         self.limits = limits
-        self.internet = internet
-        self._launcher = launcher
-        self._pool = pool
+        self.internet = record.allow_internet_access
+        self._launcher = parts.launcher
+        self._pool = parts.pool
         self._capacity = capacity
-        self._metrics = metrics
+        self._metrics = parts.metrics
         self._on_late = on_late
         self._on_death = on_death
         self._seat: Seat | None = None

@@ -11,8 +11,8 @@ from typing import Self, TypeVar
 
 from kernelsvc.errors import NoCapacity
 from kernelsvc.files.workspace import Workspaces
-from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.specs import PYTHON
 from kernelsvc.models.limits import Limits
 from kernelsvc.setup.cache import DownloadCache
 from kernelsvc.setup.run_pip import UNPACKING
@@ -168,7 +168,7 @@ class Sandboxes:
         await self._take_patiently()
         try:
             seat = await self._parts.launcher.seat(
-                kernelspec_of("python"), workspace, self._limits, internet=internet, cache=cache
+                PYTHON, workspace, self._limits, internet=internet, cache=cache
             )
             before, self.seat = self.seat, seat
             try:

@@ -15,10 +15,10 @@ from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.host import KernelHost
-from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.specs import PYTHON, KernelSpecs
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.isolation import Isolation
@@ -46,7 +46,7 @@ async def with_kernel(use):
     with tempfile.TemporaryDirectory(prefix="ks") as directory:
         host = await KernelHost.spawn(unsandboxed(directory), ARGV, {"PATH": os.environ["PATH"]})
         manager = AsyncKernelManager(
-            kernel_name=kernelspec_of("python"),
+            kernel_name=PYTHON,
             kernel_spec_manager=KernelSpecs(),
             connection_file=f"{directory}/k.json",
             transport="ipc",
@@ -163,12 +163,12 @@ async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
         runtime.open()
         launcher = Launcher(runtime, Isolation(None), patience=0.5 if broken == "hang" else 60)
         host = await KernelHost.spawn(unsandboxed(directory), [sys.executable, "-c", code], {})
-        seat = await launcher.seat(kernelspec_of("python"), Path(directory), Limits())
+        seat = await launcher.seat(PYTHON, Path(directory), Limits())
         await seat.host.close()
         seat.host = host
         expected = {"exit": "no such interpreter here", "hang": "not ready in 0.5 s"}[broken]
         with pytest.raises(KernelStartFailed, match=expected):
-            await launcher.start(seat, kernelspec_of("python"), lambda request_id, event: None)
+            await launcher.start(seat, PYTHON, lambda request_id, event: None)
         host.kill()
         await seat.close()
         await launcher.close()

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from kernelsvc.kernels import launch
-from kernelsvc.kernels.languages import KernelSpecs, kernelspec_of
+from kernelsvc.kernels.specs import PYTHON, KernelSpecs
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox import doctor
 from kernelsvc.sandbox.isolation import Isolation
@@ -43,7 +43,7 @@ class Zygotes:
 
     def __init__(self) -> None:
         self.is_lending = True
-        spec = KernelSpecs().get_kernel_spec(kernelspec_of("python"))
+        spec = KernelSpecs().get_kernel_spec(PYTHON)
         self._argv = [sys.executable, *spec.argv[1:]]
         self._spawn = Zygote.spawn
         self._lock = threading.Lock()
