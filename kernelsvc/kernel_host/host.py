@@ -174,11 +174,15 @@ class Host:
             os.chdir(command.cwd)
             os.environ.clear()
             os.environ.update(command.env | self._environment)
-            _limit(command.limits)
+            # Our own kernel writes a few files as it starts: how large one may be is for its code.
+            is_ours = not (command.argv or command.adapter)
+            for_code = {"FSIZE"} & command.limits.keys() if is_ours else set()
+            _limit({name: command.limits[name] for name in command.limits.keys() - for_code})
             if command.argv:
                 _become_program(command.argv, command.output)
 
             def announce(worker: int | None) -> None:
+                _limit({name: command.limits[name] for name in for_code})
                 os.write(ready, str(worker or os.getpid()).encode())
                 os.close(ready)
 

@@ -83,8 +83,8 @@ def _on_deno(name: str, aliases: tuple[str, ...], display_name: str) -> Language
 
 _LANGUAGES: Final = (
     Language("python", ("py", "python3"), "Python", PYTHON, Supports(displays=True)),
-    _on_deno("javascript", ("js",), "JavaScript"),
-    _on_deno("node", ("nodejs",), "JavaScript with Node's modules"),
+    _on_deno("javascript", (), "JavaScript"),
+    _on_deno("node", ("nodejs", "js"), "JavaScript with Node's modules"),
     _on_deno("typescript", ("ts",), "TypeScript"),
     _on_deno("deno", (), "Deno"),
     Language(

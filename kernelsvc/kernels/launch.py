@@ -241,8 +241,10 @@ class Launcher:
                 futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
+                    # Of a traceback the last line says what is wrong, and nothing of the service.
+                    said = seat.host.last_words.splitlines()
                     raise KernelStartFailed(
-                        seat.host.last_words or f"it ended with {process.exited.result()}"
+                        said[-1] if said else f"it ended with {process.exited.result()}"
                     )
                 await kernel.connect()
         except TimeoutError as error:

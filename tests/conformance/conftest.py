@@ -6,6 +6,8 @@ out: a key (`--key`), a way back to this machine (`--callback-host`), leave to d
 (`--delete-all`).
 """
 
+import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ OPTIONS: Final = {
 """What a fixture needs of the command line, against a URL."""
 
 OWN_KEY: Final = "the-key-of-the-tests"
+MIRROR: Final = {"PIP_CERT", "PIP_INDEX_URL"}
+"""The variables by which pip on this machine reaches its index, where it is not the usual one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,6 +80,7 @@ def url(pytestconfig: pytest.Config) -> Iterator[str]:
         callback_first_pause=0.1,
         interrupt_grace=0.5,
         terminate_grace=0.5,
+        setup_environment=json.dumps({name: os.environ[name] for name in MIRROR & {*os.environ}}),
     ) as process:
         yield process.url
 

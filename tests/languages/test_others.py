@@ -79,7 +79,7 @@ async def test_the_list_says_what_each_language_can_do(languages):
 
 @pytest.mark.parametrize(
     ("alias", "name"),
-    [("TS", "typescript"), ("js", "javascript"), ("nodejs", "node"), ("sh", "bash")],
+    [("TS", "typescript"), ("js", "node"), ("nodejs", "node"), ("sh", "bash")],
 )
 async def test_an_alias_is_the_language(languages, alias, name):
     answer = await languages.send("POST", "/api/sessions", {"language": alias})

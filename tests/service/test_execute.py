@@ -244,3 +244,10 @@ async def test_a_key_against_repetition_is_refused_rather_than_ignored(server, a
         headers={"Idempotency-Key": "k"},
     )
     assert fields_of(problem_of(answer, 400, "invalid_request")) == ["Idempotency-Key"]
+
+
+async def test_a_limit_on_files_holds_for_the_code_however_small_and_not_for_its_kernel(api):
+    code = "with open('f', 'wb', buffering=0) as file: print(file.write(b'12'), file.write(b'3'))"
+    run = await execute(api, code, limits={"file_size": 2})
+    assert (run["exit_code"], run["error"]["ename"]) == (1, "OSError")
+    assert "File too large" in run["error"]["evalue"]
