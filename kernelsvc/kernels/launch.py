@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 import zmq.asyncio
 from jupyter_client.manager import AsyncKernelManager
 
@@ -38,6 +39,8 @@ _PROGRAMS = (
 )
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
+
+log = structlog.get_logger()
 
 
 class _Manager(AsyncKernelManager):
@@ -223,8 +226,10 @@ class Launcher:
                 futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
+                    words = seat.host.last_words
+                    log.debug("kernel_ended_at_once", words=words)
                     raise KernelStartFailed(
-                        seat.host.last_words or f"it ended with {process.exited.result()}"
+                        words.rpartition("\n")[2] or f"it ended with {process.exited.result()}"
                     )
                 await kernel.connect()
         except TimeoutError as error:
