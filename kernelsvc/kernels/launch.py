@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 import zmq.asyncio
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
@@ -38,6 +39,8 @@ _FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
+
+log = structlog.get_logger()
 
 
 class _Manager(AsyncKernelManager):
@@ -242,9 +245,10 @@ class Launcher:
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
                     # Of a traceback the last line says what is wrong, and nothing of the service.
-                    said = seat.host.last_words.splitlines()
+                    words = seat.host.last_words
+                    log.debug("kernel_ended_at_once", words=words)
                     raise KernelStartFailed(
-                        said[-1] if said else f"it ended with {process.exited.result()}"
+                        words.rpartition("\n")[2] or f"it ended with {process.exited.result()}"
                     )
                 await kernel.connect()
         except TimeoutError as error:

@@ -202,19 +202,16 @@ async def test_something_else_at_the_address_is_2_with_a_message(called):
     assert "Traceback" not in result.err
 
 
-async def test_ctrl_c_ends_the_command_without_a_trace_and_leaves_no_session(api, server):
+async def test_ctrl_c_ends_the_command_without_a_trace_and_its_run(api, server):
     process = await start("run", "import time; time.sleep(60)", "--url", server.url)
-
-    async def is_running():
-        return (await api.send("GET", "/api/sessions?state=running")).json["count"] == 1
-
-    await eventually(is_running)
+    going = server.service.one_offs.live
+    await eventually(lambda: [live.state for live in going.values()] == ["running"])
     process.send_signal(signal.SIGINT)
     result = await ended(process)
     # Ended by the signal itself, or as a shell would tell it.
     assert result.status in (130, -signal.SIGINT)
     assert "Traceback" not in result.err
-    assert (await api.send("GET", "/api/sessions")).json["count"] == 0
+    await eventually(lambda: not going)
 
 
 # ---- serve
