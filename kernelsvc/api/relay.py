@@ -107,7 +107,7 @@ class RelayHandler(ApiHandler):
         length = self.content_length()
         is_coming = bool(length) or "Transfer-Encoding" in self.request.headers
         try:
-            await self._begin(length)
+            await self._begin(length, is_coming=is_coming)
         except KernelsvcError as refusal:
             self._leave()
             if not is_coming or (length or _MOST_IGNORED) > _MOST_IGNORED or self._is_careful():
@@ -116,7 +116,7 @@ class RelayHandler(ApiHandler):
         if is_coming and not self._finished:
             self.expect_more()
 
-    async def _begin(self, length: int | None) -> None:
+    async def _begin(self, length: int | None, *, is_coming: bool) -> None:
         self._visit = visit = await self.service.ports.visit(self.path_args[0], self._port)
         visit.on_cut = self.hang_up
         if (server := visit.take_server()) is None:
@@ -125,7 +125,8 @@ class RelayHandler(ApiHandler):
             return
         patience = Patience(self.context.proxy_timeout, self.context.proxy_idle_timeout)
         self._exchange = exchange = Exchange(server, patience)
-        upgrade = wants_websocket(self.request.headers.get_all())
+        is_plain = is_coming or self._method != "GET" or self.request.version != "HTTP/1.1"
+        upgrade = not is_plain and wants_websocket(self.request.headers.get_all())
         try:
             await exchange.begin(self._method, self._target(), self._headers_in(upgrade=upgrade))
         except ValueError as error:
@@ -134,7 +135,7 @@ class RelayHandler(ApiHandler):
             await self._upgrade(exchange)
             return
         self._answer_from(exchange)
-        if self._is_careful():
+        if is_coming and self._is_careful():
             await self._wait_for_continue(exchange)
 
     @property

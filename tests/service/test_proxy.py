@@ -342,6 +342,23 @@ async def test_a_server_that_does_not_switch_has_its_answer_passed_on(api, serve
         assert body == b"b\r\nfour and 6!\r\n0\r\n\r\n"
 
 
+async def test_a_client_that_leaves_before_the_server_switches_leaves_nothing(api, server):
+    visits = server.service._live["s"].visits
+    async with connection(server.url) as (_, writer):
+        writer.write(UPGRADE.format(P + "/silent").encode())
+        await eventually(lambda: visits.are_open)
+    assert await was_left(api)
+    await eventually(lambda: not visits.are_open)
+
+
+async def test_only_a_get_without_a_body_asks_for_a_websocket(api):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    for method in ("POST", "GET"):
+        answer = await ask(api, "/echo", method, content=b"body", headers=headers)
+        assert answer.text.endswith("\r\n\r\nbody")
+        assert "pgrade" not in answer.text
+
+
 # ---- who may, and what stays apart
 
 
