@@ -22,6 +22,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from kernelsvc.api.base import ApiContext, ApiHandler, shortened
 from kernelsvc.errors import (
+    BadGateway,
     FieldProblem,
     InvalidRequest,
     KernelsvcError,
@@ -246,7 +247,9 @@ class RelayHandler(ApiHandler):
             self.hang_up()
 
     async def _run_stored(self) -> None:
-        assert self._visit is not None
+        if self._visit is None:
+            # Cut off meanwhile.
+            return
         body = b"".join(self._chunks)
         request = ProxiedRequest(
             self._method, self._path(), self.request.query, self._headers_in(), body
@@ -264,8 +267,11 @@ class RelayHandler(ApiHandler):
         self._passes_on = True
         self.clear()
         self.set_status(status)
-        for name, value in passed:
-            self.add_header(name, value)
+        try:
+            for name, value in passed:
+                self.add_header(name, value)
+        except ValueError as error:
+            raise BadGateway("its answer has a header that cannot be sent") from error
         if isinstance(connection := self.request.connection, HTTP1Connection):
             # Each piece goes out as it comes, however small it is.
             connection.stream.set_nodelay(True)
