@@ -22,6 +22,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from kernelsvc.api.base import ApiContext, ApiHandler, shortened
 from kernelsvc.errors import (
+    BadGateway,
     FieldProblem,
     InvalidRequest,
     KernelsvcError,
@@ -107,7 +108,7 @@ class RelayHandler(ApiHandler):
         length = self.content_length()
         is_coming = bool(length) or "Transfer-Encoding" in self.request.headers
         try:
-            await self._begin(length)
+            await self._begin(length, is_coming=is_coming)
         except KernelsvcError as refusal:
             self._leave()
             if not is_coming or (length or _MOST_IGNORED) > _MOST_IGNORED or self._is_careful():
@@ -116,7 +117,7 @@ class RelayHandler(ApiHandler):
         if is_coming and not self._finished:
             self.expect_more()
 
-    async def _begin(self, length: int | None) -> None:
+    async def _begin(self, length: int | None, *, is_coming: bool) -> None:
         self._visit = visit = await self.service.ports.visit(self.path_args[0], self._port)
         visit.on_cut = self.hang_up
         if (server := visit.take_server()) is None:
@@ -125,7 +126,8 @@ class RelayHandler(ApiHandler):
             return
         patience = Patience(self.context.proxy_timeout, self.context.proxy_idle_timeout)
         self._exchange = exchange = Exchange(server, patience)
-        upgrade = wants_websocket(self.request.headers.get_all())
+        is_plain = is_coming or self._method != "GET" or self.request.version != "HTTP/1.1"
+        upgrade = not is_plain and wants_websocket(self.request.headers.get_all())
         try:
             await exchange.begin(self._method, self._target(), self._headers_in(upgrade=upgrade))
         except ValueError as error:
@@ -134,7 +136,7 @@ class RelayHandler(ApiHandler):
             await self._upgrade(exchange)
             return
         self._answer_from(exchange)
-        if self._is_careful():
+        if is_coming and self._is_careful():
             await self._wait_for_continue(exchange)
 
     @property
@@ -245,7 +247,9 @@ class RelayHandler(ApiHandler):
             self.hang_up()
 
     async def _run_stored(self) -> None:
-        assert self._visit is not None
+        if self._visit is None:
+            # Cut off meanwhile.
+            return
         body = b"".join(self._chunks)
         request = ProxiedRequest(
             self._method, self._path(), self.request.query, self._headers_in(), body
@@ -263,8 +267,11 @@ class RelayHandler(ApiHandler):
         self._passes_on = True
         self.clear()
         self.set_status(status)
-        for name, value in passed:
-            self.add_header(name, value)
+        try:
+            for name, value in passed:
+                self.add_header(name, value)
+        except ValueError as error:
+            raise BadGateway("its answer has a header that cannot be sent") from error
         if isinstance(connection := self.request.connection, HTTP1Connection):
             # Each piece goes out as it comes, however small it is.
             connection.stream.set_nodelay(True)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kernelsvc.errors import FileNotAccessible, StorageFull, WorkspaceFull
+from kernelsvc.errors import FileNotAccessible, WorkspaceFull
 from kernelsvc.files.beneath import NotRegular, open_beneath, open_regular
 from kernelsvc.files.charge import charge_of
 from kernelsvc.files.directory import Owner, give
@@ -25,6 +25,7 @@ _PIECE = 16 * 1024 * 1024
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass
@@ -50,7 +51,7 @@ class TreeCopy:
     _parent: tuple[bytes, int] = (b"", -1)
 
     def make(self) -> None:
-        """Copy; blocks. Raises WorkspaceFull, StorageFull, FileNotAccessible and what `check` does.
+        """Copy; blocks. Raises WorkspaceFull, FileNotAccessible, OSError and what `check` does.
 
         What has been copied until then stays in the target.
         """
@@ -60,10 +61,6 @@ class TreeCopy:
                     self._copy(entry, entry.path)
             for path, mode in reversed(self._modes):
                 self._set_mode(path, mode)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFull from error
-            raise
         finally:
             self._leave_parent()
 
@@ -74,8 +71,10 @@ class TreeCopy:
             return
         try:
             parent = self._directory_of(path)
-        except FileNotFoundError:
-            # It was moved here while its new directory's entries were listed already.
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            # It was moved here when what had been here before was copied already.
             return
         if stat.S_ISDIR(mode):
             self._count(entry.status.st_size)

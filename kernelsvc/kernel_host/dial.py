@@ -18,22 +18,26 @@ _LOOPBACK = {4: (socket.AF_INET, "127.0.0.1"), 6: (socket.AF_INET6, "::1")}
 
 def answer_dial(dial: socket.socket) -> bool:
     """Answer one question that has come; False where nobody asks any more."""
-    asked = dial.recv(DIAL.size)
+    try:
+        asked = dial.recv(DIAL.size)
+    except OSError:
+        return False
     if len(asked) < DIAL.size:
         return False
-    version, port = DIAL.unpack(asked)
+    number, version, port = DIAL.unpack(asked)
     family, address = _LOOPBACK[version]
+    code, opened = 0, None
     try:
-        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as opened:
-            if (code := opened.connect_ex((address, port))) not in (0, errno.EINPROGRESS):
-                return _answer(dial, code, [])
-            return _answer(dial, 0, [opened.fileno()])
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        code = opened.connect_ex((address, port))
     except OSError as error:
-        return _answer(dial, error.errno or errno.EIO, [])
-
-
-def _answer(dial: socket.socket, code: int, descriptors: list[int]) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        # Where the service takes no answers, it can wait for this one in vain.
-        socket.send_fds(dial, [DIALLED.pack(code)], descriptors, socket.MSG_DONTWAIT)
+        code = error.errno or errno.EIO
+    descriptors = []
+    if opened is not None and code in (0, errno.EINPROGRESS):
+        code, descriptors = 0, [opened.fileno()]
+    # Where the service takes no answers any more, it can wait for this one in vain.
+    with contextlib.suppress(OSError):
+        socket.send_fds(dial, [DIALLED.pack(number, code)], descriptors, socket.MSG_DONTWAIT)
+    if opened is not None:
+        opened.close()
     return True

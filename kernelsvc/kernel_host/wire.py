@@ -61,12 +61,11 @@ FDS = ("control", "stderr", "sandbox", "seccomp", "dial", "offer")
 sandbox; a file with the seccomp filter; the socket for `DIAL`; and, for one with a proxy, its
 `OFFER`."""
 
-DIAL = struct.Struct("!BH")
-"""To the host, a packet: the IP version and the port of the loopback address to connect to."""
+DIAL = struct.Struct("!IBH")
+"""To the host, a packet: a number, the IP version and the port of the loopback address to reach."""
 
-DIALLED = struct.Struct("!i")
-"""From the host, in the order of the questions: 0 and with it the socket, or what was in the way
-(errno)."""
+DIALLED = struct.Struct("!Ii")
+"""From the host: the number, and 0 with the socket, or what was in the way (errno)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

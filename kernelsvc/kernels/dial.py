@@ -1,14 +1,14 @@
 """The service's end of reaching a server that a session's code runs (see `kernel_host.dial`).
 
-Questions are answered in the order in which they were asked, so those who asked wait in a row; an
-answer that nobody waits for any more is closed.
+Each question has a number. A socket that nobody waits for any more is closed.
 """
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import os
 import socket
-from collections import deque
 from typing import Self
 
 from kernelsvc.kernel_host.wire import DIAL, DIALLED
@@ -24,7 +24,8 @@ class Dial:
     def __init__(self, ours: socket.socket) -> None:
         ours.setblocking(False)
         self._ours = ours
-        self._waiting: deque[asyncio.Future[socket.socket]] = deque()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[socket.socket]] = {}
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
     @classmethod
@@ -44,10 +45,18 @@ class Dial:
         raise ConnectionRefusedError(_REFUSED)
 
     async def _open(self, version: int, port: int) -> socket.socket:
+        number = next(self._numbers) & 0xFFFFFFFF
         answer: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
-        self._ours.send(DIAL.pack(version, port))
-        self._waiting.append(answer)
-        return await answer
+        self._ours.send(DIAL.pack(number, version, port))
+        self._waiting[number] = answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                answer.result().close()
+            raise
+        finally:
+            self._waiting.pop(number, None)
 
     def _read(self) -> None:
         try:
@@ -56,30 +65,27 @@ class Dial:
             return
         except OSError:
             said, descriptors = b"", []
-        if len(said) < DIALLED.size or not self._waiting:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        opened = _tcp_socket(descriptors)
+        if len(said) < DIALLED.size:
             self.close()
-            return
-        answer = self._waiting.popleft()
-        (code,) = DIALLED.unpack(said)
-        opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if len(opened) == 1 and _is_tcp(opened[0]) and not answer.done():
-            opened[0].setblocking(False)
-            answer.set_result(opened[0])
-            return
-        for each in opened:
-            each.close()
-        if not answer.done():
-            answer.set_exception(OSError(code, os.strerror(code)))
+        else:
+            number, code = DIALLED.unpack(said)
+            answer = self._waiting.get(number)
+            if answer is not None and not answer.done():
+                if opened is None:
+                    answer.set_exception(OSError(code, os.strerror(code)))
+                else:
+                    answer.set_result(opened)
+                    return
+        if opened is not None:
+            opened.close()
 
     def close(self) -> None:
         """Hang up; who waits is refused. Again is fine."""
         if self._ours.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._ours.fileno())
             self._ours.close()
-        while self._waiting:
-            answer = self._waiting.popleft()
+        for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionRefusedError(_REFUSED))
 
@@ -87,23 +93,30 @@ class Dial:
 async def connect_outside(root: int, port: int) -> socket.socket:
     """The same without a sandbox: where a process from `root` downwards listens on the port."""
     for address in await asyncio.to_thread(listening_addresses, root, port):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         opened.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            opened.connect((address, port))
-        with contextlib.suppress(ConnectionRefusedError):
-            return await wait_until_connected(opened)
+        code = opened.connect_ex((address, port))
+        if code in (0, errno.EINPROGRESS):
+            with contextlib.suppress(ConnectionRefusedError):
+                return await wait_until_connected(opened)
+        opened.close()
     raise ConnectionRefusedError(_REFUSED)
 
 
-def _is_tcp(opened: socket.socket) -> bool:
-    """Whether it is what a host hands over, whoever the host may be by now."""
-    return (
-        opened.family in (socket.AF_INET, socket.AF_INET6)
-        and opened.type == socket.SOCK_STREAM
-        and opened.proto in (0, socket.IPPROTO_TCP)
-    )
+def _tcp_socket(descriptors: list[int]) -> socket.socket | None:
+    """What a host hands over, whoever the host may be by now; anything else is closed."""
+    for descriptor in descriptors:
+        try:
+            opened = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            continue
+        is_ip = opened.family in (socket.AF_INET, socket.AF_INET6)
+        if is_ip and opened.type == socket.SOCK_STREAM:
+            opened.setblocking(False)
+            return opened
+        opened.close()
+    return None
 
 
 async def wait_until_connected(opened: socket.socket) -> socket.socket:

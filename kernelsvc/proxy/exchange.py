@@ -85,7 +85,9 @@ class Exchange:
         await self._send(h11.Data(data=data))
 
     async def end(self) -> None:
-        """The body was complete; raises GatewayTimeout."""
+        """The body was complete; raises GatewayTimeout. Again is fine."""
+        if self._answer_by is not None:
+            return
         await self._send(h11.EndOfMessage())
         self._answer_by = asyncio.get_running_loop().time() + self._patience.answer
         if self._clock is not None and not self._clock.expired():

@@ -82,7 +82,9 @@ def for_server(
     With `upgrade` they ask for a WebSocket.
     """
     given = list(headers)
-    passed = [(name, value) for name, value in _end_to_end(given) if name.lower() not in _REPLACED]
+    framing = _framing(given)
+    replaced = _REPLACED | ({"content-length"} if framing else set())
+    passed = [(name, value) for name, value in _end_to_end(given) if name.lower() not in replaced]
     before = [value for name, value in given if name.lower() == "x-forwarded-for"]
     sent = [value for name, value in given if name.lower() == "cookie"]
     own = cookies.inward("; ".join(sent))
@@ -94,7 +96,7 @@ def for_server(
         ("X-Forwarded-Proto", forwarded.protocol),
         ("X-Forwarded-Host", forwarded.host),
         ("X-Forwarded-Prefix", forwarded.prefix),
-        *_framing(given),
+        *framing,
         *([("Connection", "Upgrade"), ("Upgrade", "websocket")] if upgrade else []),
         *([] if upgrade else [("Connection", "close")]),
     ]

@@ -8,12 +8,15 @@ a session of that id meanwhile (`Newcomers`).
 """
 
 import asyncio
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kernelsvc import clock
-from kernelsvc.errors import SessionExists, SessionNotFound
+from kernelsvc.errors import FileNotAccessible, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.files.session_data import DataFile
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.session import SessionRecord
@@ -52,9 +55,12 @@ class Duplicator:
         with self._newcomers.coming(caller, new_id):
             if await self._sessions.get(new_id) is not None:
                 raise SessionExists(new_id)
-            record, copy = await source.between_runs(lambda: self._copy(source, new_id, data))
+            with _as_ours():
+                copying = source.between_runs(lambda: self._copy(source, new_id, data))
+                record, copy = await copying
             try:
-                await asyncio.to_thread(self._place, copy, record)
+                with _as_ours():
+                    await asyncio.to_thread(self._place, copy, record)
                 await self._sessions.add(record, copy_of=source.record.id)
             except BaseException:
                 await asyncio.to_thread(self._clear_away, copy, new_id)
@@ -90,3 +96,14 @@ class Duplicator:
     def _clear_away(self, copy: Path, new_id: str) -> None:
         self._workspaces.drop_copy(copy)
         self._workspaces.remove(new_id)
+
+
+@contextmanager
+def _as_ours() -> Iterator[None]:
+    """Say of what the file system refuses what the caller can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull from error
+        raise FileNotAccessible(".", error.strerror or "its directory is in use") from error

@@ -273,7 +273,7 @@ class LiveSession:
 
         It waits as a run does. What the code's threads do meanwhile cannot be known.
         """
-        if self._turns.waiting > self._policy.max_queued_runs:
+        if self._turns.waiting >= self._policy.max_queued_runs:
             raise QueueFull(self._record.id, self._policy.max_queued_runs)
 
         async def do() -> T:

@@ -54,7 +54,10 @@ archives = st.dictionaries(names, st.binary(max_size=100), max_size=5).map(packe
 schemathesis.openapi.media_type("application/octet-stream", st.binary(max_size=1000))
 schemathesis.openapi.media_type("application/gzip", archives | st.binary(max_size=1000))
 
-schema = schemathesis.openapi.from_dict(document())
+# What relays requests does the same for each method.
+schema = schemathesis.openapi.from_dict(document()).exclude(
+    path_regex="^/proxy/", method=["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,8 @@ def prepare(http: httpx.Client) -> None:
     """A session with a run and a file, whatever the request before has done."""
     if http.post("/api/sessions", json=SESSION).status_code == 201:
         http.put("/api/sessions/s/files/f", content=b"content").raise_for_status()
+        # Another one, in which no code is ever stored.
+        http.post("/api/sessions", json={**SESSION, "session_id": "empty"})
 
 
 @schema.parametrize()
@@ -87,12 +92,17 @@ def prepare(http: httpx.Client) -> None:
 def test_the_service_answers_as_the_document_says(case, url, http):
     prepare(http)
     if "session_id" in case.path_parameters and case.method != "DELETE":
-        case.path_parameters["session_id"] = "s"
+        is_proxied = case.path.startswith("/proxy/")
+        case.path_parameters["session_id"] = "empty" if is_proxied else "s"
     if case.path == "/api/execute" and case.meta.generation.mode.is_positive:
         # Under limits that leave no room for a kernel, the answer is a 503; a way to the internet
         # takes longer to make than everything else.
         for name in ("limits", "allowInternetAccess"):
             case.body.pop(name, None)
-    # Where nothing listens on a port, the answer is a gateway's.
-    passed_on = case.path.startswith("/proxy/")
-    case.call_and_validate(base_url=url, checks=CHECKS[passed_on:])
+    answer = case.call(base_url=url)
+    # That nothing is there to answer in its place is said as by any gateway.
+    is_no_fault = answer.status_code == 502 and (
+        case.method == "HEAD" or b'"no_listener"' in (answer.content or b"")
+    )
+    checks = [each for each in CHECKS if not (is_no_fault and each is not_a_server_error)]
+    case.validate_response(answer, checks=checks)

@@ -26,6 +26,14 @@ from tests.support.waiting import eventually
 P = "/proxy/s/8000"
 
 
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(caplog):
+    """What a server or a client does is no error of the service's."""
+    yield
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert not [each for each in errors if each.name != "tornado.access"]
+
+
 # One service and one server for the whole file.
 
 
@@ -340,6 +348,26 @@ async def test_a_server_that_does_not_switch_has_its_answer_passed_on(api, serve
         assert (await head_of(reader)).startswith("HTTP/1.1 200")
         body = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)
         assert body == b"b\r\nfour and 6!\r\n0\r\n\r\n"
+        # And the connection can be used again.
+        writer.write(UPGRADE.format(P + "/chunks").encode())
+        assert (await head_of(reader)).startswith("HTTP/1.1 200")
+
+
+async def test_a_client_that_leaves_before_the_server_switches_leaves_nothing(api, server):
+    visits = server.service._live["s"].visits
+    async with connection(server.url) as (_, writer):
+        writer.write(UPGRADE.format(P + "/silent").encode())
+        await eventually(lambda: visits.are_open)
+    assert await was_left(api)
+    await eventually(lambda: not visits.are_open)
+
+
+async def test_only_a_get_without_a_body_asks_for_a_websocket(api):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    for method in ("POST", "GET"):
+        answer = await ask(api, "/echo", method, content=b"body", headers=headers)
+        assert answer.text.endswith("\r\n\r\nbody")
+        assert "pgrade" not in answer.text
 
 
 # ---- who may, and what stays apart

@@ -43,6 +43,14 @@ else:
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(caplog):
+    """What a server or a client does is no error of the service's."""
+    yield
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert not [each for each in errors if each.name != "tornado.access"]
+
+
 async def store(api, code):
     answer = await api.send("PUT", "/api/sessions/s/code", {"code": code})
     assert answer.status == 200, answer

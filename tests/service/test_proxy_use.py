@@ -4,6 +4,7 @@ import asyncio
 import socket
 from contextlib import asynccontextmanager
 
+import pytest
 from httpx import AsyncClient
 
 from kernelsvc.app import serving
@@ -21,6 +22,14 @@ KEY = "a-key-from-the-configuration"
 WEBSOCKET = (
     f"GET {P}/raw HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(caplog):
+    """What a server or a client does is no error of the service's."""
+    yield
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert not [each for each in errors if each.name != "tornado.access"]
 
 
 @asynccontextmanager
