@@ -23,7 +23,7 @@ SESSION = "/api/sessions/example"
 RUN_SHOWN = "run_8d0b7f2f6c1c4f3a9e5d2b10"
 # What is another time or another number each time.
 VARYING = {"run_id", "duration", "queued_at", "started_at", "usage", "execution_count",
-           "uploaded", "deleted_at", "updated_at", "timestamp"}  # fmt: skip
+           "uploaded", "modified_at", "deleted_at", "updated_at", "timestamp"}  # fmt: skip
 
 
 def prepare(http: httpx.Client, path: str) -> str:
