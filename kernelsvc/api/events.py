@@ -34,8 +34,8 @@ from kernelsvc.sessions.stream import RunReader
 EVENTS: Final = Bytes("text/event-stream")
 LAST_SEEN: Final = Parameter(
     "Last-Event-ID",
-    "the id of the last event that the client has: the answer begins behind it",
-    {"type": "string", "pattern": "^run_[0-9a-f]+:o?[0-9]{1,15}$"},
+    "the id of the last event that the client has: the answer begins behind it; empty for none",
+    {"type": "string", "pattern": "^(run_[0-9a-f]+:o?[0-9]{1,15})?$"},
 )
 HEARTBEAT_SECONDS: Final = 15.0
 _BATCH_BYTES: Final = 16 * 1024
