@@ -3,11 +3,15 @@
 import io
 import json
 import os
+import shutil
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.memory import MIB, growing_by_less_than
@@ -16,12 +20,25 @@ from tests.support.process import ServiceProcess
 PIECES = 1024
 MOST_GROWTH = 64 * MIB
 MANY = 10_000
+NEEDED = 6 << 30
 
 
 @pytest.fixture(scope="module")
-def service():
+def data_dir():
+    """In memory where there is room, so that no other test waits for the disk meanwhile."""
+    in_memory = Path("/dev/shm")
+    has_room = (
+        in_memory.is_dir()
+        and min(shutil.disk_usage(in_memory).free, psutil.virtual_memory().available) > NEEDED
+    )
+    with tempfile.TemporaryDirectory(dir=in_memory if has_room else None) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def service(data_dir):
     limits = {"disk": "4GiB", "file_size": "2GiB"}
-    with ServiceProcess(limits=json.dumps(limits), pool_max=0) as process:
+    with ServiceProcess(data_dir=data_dir, limits=json.dumps(limits), pool_max=0) as process:
         yield process
 
 

@@ -43,6 +43,7 @@ async def _delays(http: httpx.AsyncClient, path: str, prints: int) -> list[float
     async with http.stream("POST", path, json={"code": code}) as response:
         async for event in events_of(response):
             now = time.time()
-            if event.name == "stdout":
-                delays.append(now - float(event.data["content"].split()[0]))
+            # The end of a line may come as an event of its own.
+            if event.name == "stdout" and (printed := event.data["content"].split()):
+                delays.append(now - float(printed[0]))
     return delays
