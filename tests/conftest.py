@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import structlog
 from hypothesis import settings as hypothesis_settings
@@ -17,6 +16,7 @@ from tornado.ioloop import IOLoop
 from kernelsvc.app import Server, serving
 from kernelsvc.settings import Settings, load_settings
 from tests.support.api import Api
+from tests.support.named import of_this_process
 from tests.support.once import Zygotes, certificates_read_once, sandbox_tried_once
 
 # The same examples each time; `--hypothesis-profile default` looks for new ones.
@@ -79,7 +79,7 @@ def serve(
     io_loop: IOLoop, make_settings: Callable[..., Settings], zygotes: Zygotes
 ) -> Iterator[Callable[..., Server]]:
     """Start services with changed settings; they stop when the test ends, and leave nothing."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = {child.pid for child in of_this_process()}
     stack = AsyncExitStack()
 
     def start(**changes: Any) -> Server:
@@ -91,11 +91,7 @@ def serve(
     yield start
     io_loop.run_sync(stack.aclose)
     zygotes.settle()
-    left = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.pid not in before and child.is_running()
-    ]
+    left = [child for child in of_this_process() if child.pid not in before and child.is_running()]
     assert left == [], "the service left processes behind"
 
 

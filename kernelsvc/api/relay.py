@@ -111,8 +111,11 @@ class RelayHandler(ApiHandler):
             await self._begin(length, is_coming=is_coming)
         except KernelsvcError as refusal:
             self._leave()
-            if not is_coming or (length or _MOST_IGNORED) > _MOST_IGNORED or self._is_careful():
+            too_much = (length or _MOST_IGNORED) > _MOST_IGNORED
+            if is_coming and (too_much or self._is_careful()):
+                self._tell_of_close()
                 raise
+            # Said when the body has come: Tornado hangs up on who is answered before.
             self._refusal = refusal
         if is_coming and not self._finished:
             self.expect_more()
@@ -295,7 +298,13 @@ class RelayHandler(ApiHandler):
             self.hang_up()
             return
         self._passes_on = False
+        if not self._body_has_come.is_set():
+            self._tell_of_close()
         self.send_error(500, exc_info=(type(error), error, error.__traceback__))
+
+    def _tell_of_close(self) -> None:
+        """The error that follows comes before the body, with which the connection ends."""
+        self._is_admitted = False
 
     # ---- WebSockets
 

@@ -306,7 +306,7 @@ async def test_an_unknown_language_is_refused_and_the_known_are_named(api, s, la
     problem = await refused(api, *CREATE, with_field(CREATE, "language", language))
     assert fields_of(problem) == ["language"]
     assert repr(language) in problem["error"]
-    assert problem["error"].endswith("there are: python")
+    assert "there are: python" in problem["error"]
 
 
 BAD_IDS = {
@@ -591,7 +591,7 @@ async def test_a_run_of_another_session_is_404(api, s):
     "path",
     ["/nothing", "/api", "/api/session", "/api/sessions/", "/api/sessions//run",
      "/api/sessions/s/", "/api/sessions/s/ruin", "/api/sessions/s/run/1",
-     "/api/sessions/s/runs/1/2", "/health", "/API/sessions", "/health/live/"],
+     "/api/sessions/s/runs/1/2", "/healthy", "/API/sessions", "/health/live/"],
 )  # fmt: skip
 async def test_an_unknown_path_is_404(api, s, method, path):
     await refused(api, method, path, "{}", status=404, code="not_found")

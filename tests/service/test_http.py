@@ -233,13 +233,14 @@ async def test_a_connection_serves_many_requests_refused_ones_among_them(api, se
             (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
             (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
             (b"PUT /api/sessions HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"),
+            (b"GET /proxy/s/80/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
             (
                 b"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{",
                 "400",
             ),
             (
                 b"POST /api/sessions/s/run HTTP/1.1\r\nHost: localhost\r\n"
-                b"Content-Length: 2\r\n\r\n{}",
+                b"Content-Length: 2\r\n\r\n[]",
                 "400",
             ),
             (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),

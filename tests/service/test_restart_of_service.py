@@ -6,7 +6,6 @@ import os
 import sqlite3
 from contextlib import asynccontextmanager
 
-import psutil
 import pytest
 from httpx import AsyncClient
 
@@ -14,6 +13,7 @@ from kernelsvc.app import serving
 from kernelsvc.errors import CannotStart
 from tests.support.api import Api
 from tests.support.inside import process_inside
+from tests.support.named import of_this_process
 from tests.support.process import ServiceProcess
 from tests.support.waiting import eventually
 
@@ -182,11 +182,11 @@ async def test_a_run_that_is_going_on_is_in_the_history_after_a_stop(make_settin
 
 async def test_ten_sessions_end_with_the_service_and_leave_nothing(make_settings):
     settings = make_settings()
-    before = psutil.Process().children(recursive=True)
+    before = of_this_process()
     async with service(settings) as api:
         await asyncio.gather(*(api.create(f"s{number}") for number in range(6)))
         # Some have a kernel, some are starting one just now.
-    assert psutil.Process().children(recursive=True) == before
+    assert of_this_process() == before
     assert list(settings.runtime_dir.glob("*/")) == []
 
 

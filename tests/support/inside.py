@@ -4,13 +4,16 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.named import of_this_process
+
 
 def process_inside(pid: int | str, below: int | None = None) -> psutil.Process:
-    """The process that is `pid` in its innermost namespace, among those below this one's `below`.
+    """The process that is `pid` in its innermost namespace; of those below `below`, or of ours.
 
     Where several sandboxes have one of that number, any of them.
     """
-    for process in psutil.Process(below).children(recursive=True):
+    processes = of_this_process() if below is None else psutil.Process(below).children(True)
+    for process in processes:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
         except (FileNotFoundError, ProcessLookupError):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from tests.support.named import of_this_process
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def holdings(*directories: Path) -> Holdings:
     """What is held now; the files are those below `directories`."""
     gc.collect()
     return Holdings(
-        processes=len(psutil.Process().children(recursive=True)),
+        processes=len(of_this_process()),
         descriptors=len(os.listdir("/proc/self/fd")),
         tasks=len(asyncio.all_tasks()),
         files=sum(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 
@@ -16,6 +16,9 @@ class ServiceProcess:
     On exit it gets SIGTERM and must end with status 0. `settings` become `KERNELSVC_*` variables.
     `stderr` is a file for its log; without one, it goes where the test's own goes.
     """
+
+    running: ClassVar[set[int]] = set()
+    """The process ids of those there are; their kernels are no business of other tests."""
 
     def __init__(self, stderr: IO[str] | None = None, **settings: Any) -> None:
         self._settings = settings
@@ -40,6 +43,7 @@ class ServiceProcess:
             # Ctrl-C is for whoever started this, which then ends the service in good order.
             start_new_session=True,
         )
+        self.running.add(self.process.pid)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         prefix = "kernelsvc answers on "
@@ -61,5 +65,6 @@ class ServiceProcess:
         self.process.send_signal(signal.SIGTERM)
         with self.process:
             status = self.process.wait(60)
+        self.running.discard(self.process.pid)
         shutil.rmtree(self.directory)
         assert status == self._expected, f"the service ended with {status}"
