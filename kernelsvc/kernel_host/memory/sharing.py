@@ -1,0 +1,208 @@
+"""Which objects variables have in common, and with which of them each is written.
+
+Theory of operation. Each variable is pickled once for nothing, one after the other: that tells how
+large it is, whether it can be pickled at all, and which objects it comes across. Then they are put
+in an order, and an object that several have come across belongs to the first of them, its *owner*:
+the others refer to it. What is reached from an object is reached by whoever reaches the object; so
+references lead to earlier frames only, whatever the order is.
+
+Of most objects there is only one reference, that of what contains them: nobody else comes across
+those, and they are not remembered. Those that are stay alive until the end, so that no number
+(`id()`) means two things.
+"""
+
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import re
+import sys
+import types
+import uuid
+from dataclasses import dataclass, field
+from pickle import PickleBuffer
+from typing import Any
+
+from kernelsvc.kernel_host.memory.file import Kind
+from kernelsvc.kernel_host.memory.pickler import Pickler, Refused, is_importable
+
+MOST_REMEMBERED = 1_000_000
+_SINGLE_REFERENCE = 3
+"""What sys.getrefcount() says, at least, in `persistent_id` of what has one other reference."""
+_VALUES = (
+    int, float, complex, str, bytes, frozenset, type(None), type(...), type(NotImplemented), range,
+    slice, types.ModuleType, types.CodeType, types.BuiltinFunctionType, re.Pattern, enum.Enum,
+    decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath, datetime.date, datetime.time,
+    datetime.timedelta, datetime.tzinfo,
+)  # fmt: skip
+"""What nobody can change, or is found by its name: whether two are one makes no difference."""
+
+Key = tuple[Kind, str]
+Known = dict[int, tuple[Any, Any]]
+"""By `id()`: the thing itself, and what stands for it in a pickle."""
+
+
+@dataclass
+class Seen:
+    """What pickling something has shown: how large it is, and what it came across.
+
+    What has a lower `rank` is written, and read, before what has a higher one.
+    """
+
+    value: Any
+    rank: int
+    size: int = 0
+    things: dict[int, Any] = field(default_factory=dict)
+
+
+class TooMany(Exception):
+    """More objects have several references than can be remembered."""
+
+
+class _Nowhere:
+    """A file that only counts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.size += size
+        return size
+
+
+class Scout:
+    """Pickles for nothing what is to be written, and remembers what several may refer to."""
+
+    def __init__(self, living: Known) -> None:
+        self._living = living
+        self._left = MOST_REMEMBERED
+        self._matters: dict[type, bool] = {}
+
+    def look(self, value: Any, rank: int, *, remember: bool = True) -> Seen:
+        """Raises whatever keeps the value from being pickled, and TooMany."""
+        nowhere, buffers = _Nowhere(), list[PickleBuffer]()
+        seen = Seen(value, rank)
+        if remember:
+            _Noting(nowhere, buffers, self._living, self, seen.things).dump(value)
+            self._left -= len(seen.things)
+        else:
+            Pickler(nowhere, buffers, self._living).dump(value)
+        seen.size = nowhere.size + sum(buffer.raw().nbytes for buffer in buffers)
+        if type(value) in (tuple, frozenset):
+            seen.things[id(value)] = value
+        return seen
+
+    def note(self, thing: Any, things: dict[int, Any]) -> None:
+        """Remember a thing that something else may refer to, if it matters who does."""
+        kind = type(thing)
+        matters = self._matters.get(kind)
+        if matters is None:
+            matters = self._matters[kind] = _matters(kind)
+        if matters and not (
+            isinstance(thing, type | types.FunctionType)
+            and (thing.__module__ == "builtins" or is_importable(thing))
+        ):
+            things[id(thing)] = thing
+            if len(things) > self._left:
+                raise TooMany
+
+
+def _matters(kind: type) -> bool:
+    if issubclass(kind, _VALUES) or (issubclass(kind, tuple) and not kind.__dictoffset__):
+        return False
+    return not any(
+        base.__name__ in ("dtype", "ExtensionDtype")
+        and base.__module__.partition(".")[0] in ("numpy", "pandas")
+        for base in kind.__mro__
+    )
+
+
+class _Noting(Pickler):
+    """Tells a scout of what it pickles."""
+
+    def __init__(
+        self,
+        file: Any,
+        buffers: list[PickleBuffer],
+        living: Known,
+        scout: Scout,
+        things: dict[int, Any],
+    ) -> None:
+        super().__init__(file, buffers, living)
+        self._note = scout.note
+        self._things = things
+
+    def persistent_id(self, thing: Any) -> Any:
+        """As the Pickler's."""
+        if sys.getrefcount(thing) <= _SINGLE_REFERENCE:
+            return None
+        if (found := self._known.get(id(thing))) is not None:
+            return found[1]
+        if id(thing) not in self._things:
+            self._note(thing, self._things)
+        return None
+
+
+class Plan:
+    """In which order to write what was seen, and who owns what."""
+
+    def __init__(self, seen: dict[Key, Seen], living: Known) -> None:
+        self.order = sorted(seen, key=lambda key: (seen[key].rank, seen[key].size))
+        self._seen = seen
+        self._known = dict(living)
+        self._exports: dict[Key, list[Any]] = {key: [] for key in seen}
+        self._place: dict[Any, int] = {key: place for place, key in enumerate(self.order)}
+        owners: dict[int, Key] = {}
+        for key in self.order:
+            for number, thing in seen[key].things.items():
+                owner = owners.setdefault(number, key)
+                if owner != key and number not in self._known:
+                    exports = self._exports[owner]
+                    self._known[number] = (thing, (*owner, len(exports)))
+                    exports.append(thing)
+
+    def pickle(
+        self, key: Key, file: Any, buffers: list[PickleBuffer], missing: dict[Key, str]
+    ) -> None:
+        """Pickle what has this key, and behind it what others refer to of it.
+
+        Raises Refused where that refers to something that is `missing`.
+        """
+        frame = _FramePickler(file, buffers, self._known, self._place, key, missing)
+        frame.dump((self._seen[key].value, self._exports[key]))
+
+
+class _FramePickler(Pickler):
+    """Refers to what is owned by a frame before its own, `key`.
+
+    What is owned by a later one was not there yet when this was looked at: pickling adds to some
+    objects. So it is nothing that anybody has a name for.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        buffers: list[PickleBuffer],
+        known: Known,
+        places: dict[Any, int],
+        key: Key,
+        missing: dict[Key, str],
+    ) -> None:
+        super().__init__(file, buffers, known)
+        self._places = places
+        self._place = places[key]
+        self._missing = missing
+
+    def persistent_id(self, thing: Any) -> Any:
+        """As the Pickler's."""
+        found = self._known.get(id(thing))
+        if found is None:
+            return None
+        kind, name, *_ = reference = found[1]
+        if self._places.get((kind, name), -1) >= self._place:
+            return None
+        if (kind, name) in self._missing:
+            raise Refused(f"it shares objects with {name}, which is not kept")
+        return reference
