@@ -37,7 +37,7 @@ from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sessions.capacity import CapacityPolicy
 from kernelsvc.sessions.parts import SessionParts
-from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.sessions.policy import MemoryPolicy, SessionPolicy
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
 from kernelsvc.store.accepted import AcceptedStore
@@ -356,6 +356,9 @@ def _policy(settings: Settings, base_url: str) -> SessionPolicy:
         ),
         grace=Grace(settings.interrupt_grace, settings.terminate_grace),
         base_url=base_url,
+        memory=MemoryPolicy(
+            settings.sleep_keeps_memory, settings.sleep_save_timeout, settings.memory_file_bytes
+        ),
     )
 
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from kernelsvc.errors import FileNotFound, PreconditionFailed
 from kernelsvc.files.beneath import NotRegular, kind_of, open_beneath, open_regular
+from kernelsvc.files.own import what_it_is
 from kernelsvc.files.placing import make_directories
-from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.told import shown, told
 from kernelsvc.files.tree import walk
 from kernelsvc.files.workspace import Workspaces
@@ -67,12 +67,11 @@ def list_files(workspace: int) -> FileList:
     found: list[FileInfo] = []
     truncated = False
     for entry in walk(workspace):
-        if not stat.S_ISREG(entry.status.st_mode) or entry.path in (None, DATA_FILE.encode()):
+        if not stat.S_ISREG(entry.status.st_mode) or entry.path is None or what_it_is(entry.path):
             continue
         if len(found) == MOST_LISTED:
             truncated = True
             break
-        assert entry.path is not None
         found.append(info_of(entry.path, entry.status))
     found.sort(key=lambda file: file.path)
     return FileList(files=found, count=len(found), truncated=truncated)

@@ -166,9 +166,9 @@ class Kernel(IPythonKernel):
 
     def _remember(self, parent: Any, asked: dict[str, Any]) -> None:
         """Write what this kernel holds to a file, or read it from one; an interrupt ends that."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         ended: dict[str, Any] = {}
         try:
+            self.accept_interrupts()
             ended = {"memory": told.carry_out(asked, self.shell, self.baseline)}
         except KeyboardInterrupt:
             ended = {"memory": {"lost": "it was interrupted"}}

@@ -29,6 +29,7 @@ from kernelsvc.kernels import messages
 from kernelsvc.kernels.channel import Channel, Readers
 from kernelsvc.kernels.host import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
+from kernelsvc.models.memory import MemoryTold
 
 LOST_SECONDS = 1.0
 _NUDGE_SECONDS = 0.2
@@ -50,6 +51,7 @@ class Execution:
         self.started_at: float | None = None
         self.is_done = False
         self.reply: Replied | None = None
+        self.memory: MemoryTold | None = None
         self.complete = False
         self.released = False
         self._sink = sink
@@ -91,9 +93,10 @@ class Execution:
         match event:
             case Started():
                 self._begin()
-            case Idle(reply):
+            case Idle(reply, memory):
                 self._idle = True
                 self.reply = reply or self.reply
+                self.memory = memory
                 self._conclude()
             case _:
                 self._sink(event)
@@ -216,21 +219,32 @@ class Kernel:
         self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
     ) -> Execution:
         """Send an execute request; `sink` gets what it puts out, as it comes."""
-        return self._execute(messages.execute_content(code), env, stdin, sink)
+        metadata = messages.execute_metadata(env, stdin)
+        return self._send_request(messages.execute_content(code), metadata, sink)
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
+        await self._without_code(messages.execute_metadata({}, None), seconds)
+
+    async def remember(self, asked: dict[str, Any], seconds: float) -> MemoryTold | None:
+        """Have it save or restore what it holds (`kernel_host.memory.told`).
+
+        None where it ends over it, or says nothing for so long.
+        """
+        execution = await self._without_code(messages.memory_metadata(asked), seconds)
+        return execution.memory
+
+    async def _without_code(self, metadata: dict[str, Any], seconds: float) -> Execution:
         nothing = messages.execute_content("None", counted=False)
-        execution = self._execute(nothing, {}, None, lambda event: None)
+        execution = self._send_request(nothing, metadata, lambda event: None)
         await execution.until_done(seconds)
         self._execution = None
+        return execution
 
-    def _execute(
-        self, content: dict[str, Any], env: dict[str, str], stdin: str | None, sink: EventSink
+    def _send_request(
+        self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink
     ) -> Execution:
-        message = self._session.msg(
-            "execute_request", content, metadata=messages.execute_metadata(env, stdin)
-        )
+        message = self._session.msg("execute_request", content, metadata=metadata)
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
         if self.ended.is_set():
             execution.end()

@@ -19,6 +19,7 @@ from kernelsvc.models.fields import (
     UtcTime,
 )
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory, NotRestored
 
 SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
 
@@ -106,6 +107,7 @@ class SessionRecord:
     allow_public_access: bool = True
     run_count: int = 0
     owner: str = "local"
+    memory: KeptMemory | None = None
 
 
 class Session(BaseModel):
@@ -113,7 +115,8 @@ class Session(BaseModel):
 
     `limits` are what holds for it, where it asked for nothing the service's.
     `sleep_after` is what holds for this session, its own or the service's. `file_count` and
-    `total_size_bytes` are those of the workspace, without `.session_data.json`.
+    `total_size_bytes` are those of the workspace, without `.session_data.json`. `restored` and
+    `not_restored` say which variables came back when the session woke last, and which did not.
     """
 
     id: str
@@ -138,6 +141,8 @@ class Session(BaseModel):
     allowInternetAccess: bool
     allowPublicAccess: bool
     run_count: int
+    restored: list[str] = Field(default_factory=list)
+    not_restored: list[NotRestored] = Field(default_factory=list)
     owner: str
 
 

@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 from kernelsvc.errors import FieldProblem, InvalidRequest, SessionNotFound, ShuttingDown
 from kernelsvc.files.archive import Packing
 from kernelsvc.files.contents import OpenedFile, Precondition, delete_file, list_files, open_file
+from kernelsvc.files.own import what_it_is
 from kernelsvc.files.path import relative_path
 from kernelsvc.files.quota import Space
-from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.upload import ArchiveUpload, FileUpload, Upload
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.models.caller import Caller
@@ -260,7 +260,7 @@ class Incoming(Generic[AnswerT]):
 
 def _changeable(path: str) -> bytes:
     wanted = relative_path(path)
-    if wanted.split(b"/")[0] == DATA_FILE.encode():
-        problem = f"{DATA_FILE} is the session's data; change `data` of the session instead"
-        raise InvalidRequest([FieldProblem("path", problem)])
+    if (own := what_it_is(wanted)) is not None:
+        name = wanted.split(b"/")[0].decode()
+        raise InvalidRequest([FieldProblem("path", f"{name} {own}")])
     return wanted

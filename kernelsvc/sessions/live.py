@@ -4,8 +4,6 @@ Theory of operation. One *turn* at a time, in order of arrival (asyncio's Lock i
 wake, a restart, a sleep. What takes a turn is a task of this object, not of the request that asked,
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
 turn of a run that is going on: they reach it through its `StopSignal`.
-
-`_lost` says why the session's memory is gone since the last answer, until an answer has told it.
 """
 
 import asyncio
@@ -29,6 +27,7 @@ from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
+from kernelsvc.sessions.memory import SessionMemory, Woken
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
@@ -36,7 +35,6 @@ from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 
-_ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
 
 log = structlog.get_logger()
@@ -69,7 +67,6 @@ class LiveSession:
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
-        self._lost = _ASLEEP if record.run_count else None
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
@@ -88,6 +85,7 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
+        self._memory = SessionMemory(record, parts.policy.memory, self.room, self._slot)
 
     # ---- what it is, and what it is doing
 
@@ -140,6 +138,11 @@ class LiveSession:
         return self._slot.seat
 
     @property
+    def woken(self) -> Woken:
+        """Which variables it woke with; none while it sleeps."""
+        return self._memory.woken
+
+    @property
     def sleep_after(self) -> float:
         """Seconds of inactivity after which the session sleeps; infinity for never."""
         own = self._record.sleep_after
@@ -173,7 +176,7 @@ class LiveSession:
 
     async def _wake(self) -> None:
         if self._record.persistent:
-            await self._slot.ensure()
+            await self._memory.ready()
 
     async def wake(self) -> None:
         """Return when the session has a kernel; raises KernelStartFailed."""
@@ -195,7 +198,7 @@ class LiveSession:
 
     async def _restart(self) -> None:
         await self._slot.drop(self._policy.grace)
-        self._lost = "the kernel was restarted"
+        self._memory.lose("the kernel was restarted")
         await self._wake()
 
     async def sleep(self) -> None:
@@ -209,14 +212,23 @@ class LiveSession:
             raise SessionBusy(self._record.id)
         await self._end_kernel()
         await self._slot.free()
-        self._lost = _ASLEEP if self._record.run_count else None
+        self._memory.fell_asleep(self._record.run_count)
 
     async def _end_kernel(self) -> None:
-        """End the kernel politely, and keep what it has left behind."""
+        """End the kernel politely, and keep what it holds and what it has left behind.
+
+        Raises SessionBusy where a run has come meanwhile.
+        """
         if self._slot.kernel is not None:
+            memory = await self._memory.save(self._record)
+            if len(self._queue):
+                self._memory.outdate()
+                raise SessionBusy(self._record.id)
             await self._slot.leave(self._policy.grace)
             await self._data.take()
-            await self._sessions.change(self._record.id, {"data": self._data.value})
+            self._record = replace(self._record, memory=memory)
+            kept = {"data": self._data.value, "memory": memory}
+            await self._sessions.change(self._record.id, kept)
             log.info("session_slept", session_id=self._record.id)
         await self._background.save()
 
@@ -229,7 +241,7 @@ class LiveSession:
         if self._current is None and not self._closed:
             how = result.how_it_ended(returncode)
             exceeded = self._slot.exceeded()
-            self._lost = (
+            self._memory.lose(
                 f"between runs, {exceeded.message}; the kernel was killed and replaced"
                 if exceeded
                 else f"the kernel {how} between runs and was replaced"
@@ -259,6 +271,12 @@ class LiveSession:
             if "data" in changes:
                 self._data.patch(before.data)
             raise
+
+    async def retire(self, by: float) -> None:
+        """Sleep once nothing goes on; the memory must have been saved by then (monotonic)."""
+        self._memory.save_by = by
+        await self.finish()
+        await self.sleep()
 
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
@@ -292,7 +310,9 @@ class LiveSession:
         Raises SessionBusy (where the request will not wait) and QueueFull.
         """
         self._check_open()
-        return self._queue.submit(self._record, request, left, see_through=see_through)
+        job = self._queue.submit(self._record, request, left, see_through=see_through)
+        self._memory.hurry()
+        return job
 
     async def cancel(self, job: RunJob) -> None:
         """Interrupt the run where its code runs; where it waits, it never begins."""
@@ -300,7 +320,7 @@ class LiveSession:
 
     async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
         if error is None:
-            run = job.cancelled(self._lost, self._data.value)
+            run = job.cancelled(self._memory.lost, self._data.value)
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
@@ -313,15 +333,16 @@ class LiveSession:
             return await job.ended
         if not self._record.persistent:
             await self._clear()
-        await self._slot.ensure()
+        await self._memory.ready()
         await self._data.put()
+        await self._memory.diverge()
         if job.is_cancelled:
             return await job.ended
         self._current = job.begin()
         started = time.monotonic()
         meter = Meter(self._slot.pid())
         try:
-            kernel, follow = await self._slot.ensure(), self._background.follow
+            kernel, follow = await self._memory.ready(), self._background.follow
             ending = await execute(kernel, job, self._record, self._policy, self._current, follow)
         finally:
             spent = meter.stop()
@@ -331,7 +352,7 @@ class LiveSession:
             self._slot.expect_end()
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        lost_before, self._lost = self._lost, None
+        news = self._memory.take_news()
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -339,7 +360,7 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, lost_before, exceeded),
+            **result.fields(ending, collected, news, exceeded),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)
@@ -370,4 +391,4 @@ class LiveSession:
         await self._slot.free()
         await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
-        self._lost = _NOT_PERSISTENT
+        self._memory.lose(_NOT_PERSISTENT)

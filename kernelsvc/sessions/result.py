@@ -15,16 +15,16 @@ INTERRUPTED = 130
 def fields(
     ending: Ending,
     collected: Collected,
-    lost_before: str | None,
+    news: tuple[str | None, str | None],
     exceeded: LimitExceeded | None = None,
 ) -> dict[str, Any]:
     """The fields of `Run` that tell how it ended and what it put out.
 
-    `lost_before` says why the memory was lost before the run, where it was; `exceeded`, which limit
-    the kernel was killed for.
+    `news` says why the memory was lost before the run, or how much of it was restored, where it
+    was; `exceeded`, which limit the kernel was killed for.
     """
     code = exit_code(ending)
-    kept, detail = memory(ending, lost_before, exceeded)
+    kept, detail = memory(ending, news, exceeded)
     error = collected.error
     told = error and RunError(
         ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)
@@ -72,15 +72,20 @@ def status(ending: Ending, code: int) -> RunStatus:
 
 
 def memory(
-    ending: Ending, lost_before: str | None, exceeded: LimitExceeded | None = None
+    ending: Ending,
+    news: tuple[str | None, str | None],
+    exceeded: LimitExceeded | None = None,
 ) -> tuple[Memory, str | None]:
     """What became of the session's memory since the last answer, and why."""
     if exceeded is not None:
         return "lost", f"{exceeded.message}; the kernel was killed and replaced"
     if ending.returncode is not None:
         return "lost", _why_it_ended(ending)
-    if lost_before is not None:
-        return "lost", lost_before
+    lost, restored = news
+    if lost is not None:
+        return "lost", lost
+    if restored is not None:
+        return "restored", restored
     return "kept", None
 
 

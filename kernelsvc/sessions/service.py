@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import time
 from typing import Final
 
 import structlog
@@ -99,10 +100,13 @@ class SessionService:
         self.files.refuse_new()
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the runs that are going on or queued, so long at most."""
+        """Wait for the runs that are going on or queued, and then for sleep, so long at most."""
+        save_by = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*(live.finish() for live in self._live.values()))
+                await asyncio.gather(
+                    *(live.retire(save_by) for live in self._live.values()), return_exceptions=True
+                )
         except TimeoutError:
             log.warning("drain_timed_out", seconds=seconds)
 
@@ -340,6 +344,8 @@ class SessionService:
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,
+            restored=list(live.woken.restored) if live else [],
+            not_restored=list(live.woken.not_restored) if live else [],
             allowInternetAccess=record.allow_internet_access,
             allowPublicAccess=record.allow_public_access,
         )

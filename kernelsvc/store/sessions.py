@@ -1,5 +1,6 @@
 """Queries on sessions."""
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import delete, func, select, tuple_, update
@@ -10,6 +11,7 @@ from sqlmodel import col
 from kernelsvc.errors import FieldProblem, InvalidRequest, SessionExists
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store.database import Database
 from kernelsvc.store.tables import RunRow, SessionRow
@@ -112,7 +114,12 @@ _COLUMNS = {"metadata": "labels"}
 
 def _stored(value: Any) -> Any:
     """A record's value as the row has it."""
-    return value.model_dump(exclude_none=True) if isinstance(value, Limits) else value
+    match value:
+        case Limits():
+            return value.model_dump(exclude_none=True)
+        case KeptMemory():
+            return asdict(value)
+    return value
 
 
 def _row(record: SessionRecord) -> SessionRow:
@@ -133,6 +140,7 @@ def _row(record: SessionRecord) -> SessionRow:
         allow_public_access=record.allow_public_access,
         run_count=record.run_count,
         owner=record.owner,
+        memory=_stored(record.memory),
     )
 
 
@@ -154,4 +162,5 @@ def _record(row: SessionRow) -> SessionRecord:
         allow_public_access=row.allow_public_access,
         run_count=row.run_count,
         owner=row.owner,
+        memory=KeptMemory(**row.memory) if row.memory else None,
     )

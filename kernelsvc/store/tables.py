@@ -48,6 +48,7 @@ class SessionRow(SQLModel, table=True):
     allow_public_access: bool
     run_count: int = 0
     owner: str = Field(max_length=64, sa_column_kwargs={"server_default": "local"})
+    memory: dict[str, Any] | None = Field(default=None, sa_type=JSON)
 
 
 class RunRow(SQLModel, table=True):

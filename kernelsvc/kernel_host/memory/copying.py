@@ -64,9 +64,7 @@ def _sooner(order: Order, seconds: float) -> Order:
 class _Copy:
     """A fork of this process that writes; `at` is what it was last heard to be working on."""
 
-    def __init__(
-        self, shell: Any, baseline: Baseline, order: Order, without: list[str]
-    ) -> None:
+    def __init__(self, shell: Any, baseline: Baseline, order: Order, without: list[str]) -> None:
         self.at: str | None = None
         self._said = b""
         self._reader, writer = os.pipe2(os.O_CLOEXEC)

@@ -7,7 +7,6 @@ without: an array's memory goes to the file and back without a copy. The preambl
 so a file that was not finished is none.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any, Literal
 
@@ -219,6 +219,5 @@ def _index(said: Any) -> Index:
 
 def open_new(path: str) -> int:
     """An empty file in the place of whatever has this name; raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    Path(path).unlink(missing_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

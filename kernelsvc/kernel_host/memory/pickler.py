@@ -25,7 +25,7 @@ import weakref
 from collections import ChainMap, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -142,7 +142,7 @@ def _reduce_cached(cached: Any) -> _Reduced:
     if is_importable(cached):
         return cached.__qualname__  # type: ignore[no-any-return]
     asked = cached.cache_parameters()
-    state = (dict(cached.__dict__), {})
+    state = (dict(cached.__dict__), dict[str, Any]())
     made = (cached.__wrapped__, asked["maxsize"], asked["typed"])
     return make_cached, made, state, None, None, set_function_state
 
@@ -265,7 +265,7 @@ class Pickler(cloudpickle.Pickler):
     stands for it.
     """
 
-    dispatch_table = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar[Any] = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)
 
     def __init__(
         self, file: Any, buffers: list[pickle.PickleBuffer], known: dict[int, tuple[Any, Any]]
@@ -316,4 +316,3 @@ class Unpickler(pickle.Unpickler):
     def persistent_load(self, reference: Any) -> Any:
         """What was referred to."""
         return self._find(reference)
-

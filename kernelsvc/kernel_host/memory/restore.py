@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import os
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,5 +122,3 @@ def _put_output(shell: Any, name: str, value: Any) -> None:
     else:
         setattr(shell.displayhook, name, value)
         shell.user_ns[name] = value
-
-

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
@@ -112,9 +113,9 @@ class _Save:
         fd = open_new(temporary)
         try:
             index = self._write(fd, Plan(seen, self._living))
-            os.rename(temporary, self._order.path)
+            os.replace(temporary, self._order.path)
         except BaseException:
-            os.unlink(temporary)
+            Path(temporary).unlink()
             raise
         finally:
             os.close(fd)

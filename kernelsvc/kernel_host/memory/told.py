@@ -1,8 +1,8 @@
 """What the service asks for, and what it is told: JSON in the metadata of a request and its `idle`.
 
 Asked is `{"do": "save" or "restore", "path", "token", "seconds"}`, to save also `"most_bytes"`.
-Told is `{"lost": why}` where nothing was saved or restored; else `{"restored": [names], "not_restored":
-[[name, reason]]}`, for what was saved without names.
+Told is `{"lost": why}` where nothing was saved or restored; else `{"restored": [names],
+"not_restored": [[name, reason]]}`, after a save without names.
 """
 
 from typing import Any
