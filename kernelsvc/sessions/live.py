@@ -352,7 +352,7 @@ class LiveSession:
             self._slot.expect_end()
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        news = self._memory.take_news()
+        lost_before, restored_before = self._memory.take_news()
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -360,7 +360,7 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, news, exceeded),
+            **result.fields(ending, collected, lost_before, exceeded, restored_before),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)

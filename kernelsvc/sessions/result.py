@@ -15,16 +15,17 @@ INTERRUPTED = 130
 def fields(
     ending: Ending,
     collected: Collected,
-    news: tuple[str | None, str | None],
+    lost_before: str | None,
     exceeded: LimitExceeded | None = None,
+    restored_before: str | None = None,
 ) -> dict[str, Any]:
     """The fields of `Run` that tell how it ended and what it put out.
 
-    `news` says why the memory was lost before the run, or how much of it was restored, where it
-    was; `exceeded`, which limit the kernel was killed for.
+    `lost_before` says why the memory was lost before the run, `restored_before` that it was
+    restored and what of it was not; `exceeded`, which limit the kernel was killed for.
     """
     code = exit_code(ending)
-    kept, detail = memory(ending, news, exceeded)
+    kept, detail = memory(ending, lost_before, exceeded, restored_before)
     error = collected.error
     told = error and RunError(
         ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)
@@ -73,19 +74,19 @@ def status(ending: Ending, code: int) -> RunStatus:
 
 def memory(
     ending: Ending,
-    news: tuple[str | None, str | None],
+    lost_before: str | None,
     exceeded: LimitExceeded | None = None,
+    restored_before: str | None = None,
 ) -> tuple[Memory, str | None]:
     """What became of the session's memory since the last answer, and why."""
     if exceeded is not None:
         return "lost", f"{exceeded.message}; the kernel was killed and replaced"
     if ending.returncode is not None:
         return "lost", _why_it_ended(ending)
-    lost, restored = news
-    if lost is not None:
-        return "lost", lost
-    if restored is not None:
-        return "restored", restored
+    if lost_before is not None:
+        return "lost", lost_before
+    if restored_before is not None:
+        return "restored", restored_before
     return "kept", None
 
 

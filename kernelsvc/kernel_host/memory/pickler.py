@@ -158,6 +158,31 @@ def _reduce_new_type(new_type: Any) -> _Reduced:
     return typing.NewType, (new_type.__name__, new_type.__supertype__), vars(new_type)
 
 
+# ---- classes
+
+_HOOK = "__init_subclass__"
+
+
+def _is_ours(kind: type) -> bool:
+    """Whether a run has defined it."""
+    return kind.__module__ != "builtins" and not is_importable(kind)
+
+
+def make_class(hooked: list[type], make: Callable[..., type], args: tuple[Any, ...]) -> type:
+    """An empty class, without what its bases, if they are `hooked`, do for each that is defined.
+
+    They have done it: what came of it is in what is restored, or yet to be.
+    """
+    hooks = [vars(base)[_HOOK] for base in hooked]
+    for base in hooked:
+        type.__setattr__(base, _HOOK, classmethod(lambda cls, **how: None))
+    try:
+        return make(*args)
+    finally:
+        for base, hook in zip(hooked, hooks, strict=True):
+            type.__setattr__(base, _HOOK, hook)
+
+
 # ---- what belongs to a process
 
 
@@ -300,10 +325,13 @@ class Pickler(cloudpickle.Pickler):
                 self._harmless.add(kind)
             return NotImplemented
         reduced = super().reducer_override(thing)
-        if reduced is not NotImplemented and len(reduced) > 2:
-            # cloudpickle leaves out where in other classes a class was defined.
-            reduced[2][0]["__qualname__"] = thing.__qualname__
-        return reduced
+        if reduced is NotImplemented or len(reduced) == 2:
+            return reduced
+        make, args, state, *how = reduced
+        # cloudpickle leaves out where in other classes a class was defined.
+        state[0]["__qualname__"] = thing.__qualname__
+        hooked = [base for base in thing.__mro__[1:] if _HOOK in vars(base) and _is_ours(base)]
+        return make_class, (hooked, make, args), state, *how
 
 
 class Unpickler(pickle.Unpickler):

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pickle import PickleBuffer
 from typing import Any
 
+from kernelsvc.kernel_host.memory.arrays import ORDER_BYTES, reduce_view, views_among
 from kernelsvc.kernel_host.memory.file import Kind
 from kernelsvc.kernel_host.memory.pickler import Pickler, Refused, is_importable
 
@@ -149,19 +150,29 @@ class Plan:
     """In which order to write what was seen, and who owns what."""
 
     def __init__(self, seen: dict[Key, Seen], living: Known) -> None:
+        self.views = views_among(each.value for each in seen.values())
+        self._place_views(seen)
         self.order = sorted(seen, key=lambda key: (seen[key].rank, seen[key].size))
         self._seen = seen
-        self._known = dict(living)
+        self.known = dict(living)
         self._exports: dict[Key, list[Any]] = {key: [] for key in seen}
-        self._place: dict[Any, int] = {key: place for place, key in enumerate(self.order)}
+        self.places: dict[Any, int] = {key: place for place, key in enumerate(self.order)}
         owners: dict[int, Key] = {}
         for key in self.order:
             for number, thing in seen[key].things.items():
                 owner = owners.setdefault(number, key)
-                if owner != key and number not in self._known:
+                if owner != key and number not in self.known:
                     exports = self._exports[owner]
-                    self._known[number] = (thing, (*owner, len(exports)))
+                    self.known[number] = (thing, (*owner, len(exports)))
                     exports.append(thing)
+
+    def _place_views(self, seen: dict[Key, Seen]) -> None:
+        """Have what comes across a view know the whole of it, and be written later."""
+        for number, (_, whole) in self.views.items():
+            for each in seen.values():
+                if number in each.things:
+                    each.things[id(whole)] = whole
+                    each.size = max(each.size, whole.nbytes + ORDER_BYTES)
 
     def pickle(
         self, key: Key, file: Any, buffers: list[PickleBuffer], missing: dict[Key, str]
@@ -170,7 +181,7 @@ class Plan:
 
         Raises Refused where that refers to something that is `missing`.
         """
-        frame = _FramePickler(file, buffers, self._known, self._place, key, missing)
+        frame = _FramePickler(file, buffers, self, key, missing)
         frame.dump((self._seen[key].value, self._exports[key]))
 
 
@@ -185,14 +196,14 @@ class _FramePickler(Pickler):
         self,
         file: Any,
         buffers: list[PickleBuffer],
-        known: Known,
-        places: dict[Any, int],
+        plan: Plan,
         key: Key,
         missing: dict[Key, str],
     ) -> None:
-        super().__init__(file, buffers, known)
-        self._places = places
-        self._place = places[key]
+        super().__init__(file, buffers, plan.known)
+        self._places = plan.places
+        self._place = plan.places[key]
+        self._views = plan.views
         self._missing = missing
 
     def persistent_id(self, thing: Any) -> Any:
@@ -206,3 +217,11 @@ class _FramePickler(Pickler):
         if (kind, name) in self._missing:
             raise Refused(f"it shares objects with {name}, which is not kept")
         return reference
+
+    def reducer_override(self, thing: Any) -> Any:
+        """As the Pickler's; and views of arrays that are referred to."""
+        if id(thing) in self._views:
+            _, whole = self._views[id(thing)]
+            if self.persistent_id(whole) is not None:
+                return reduce_view(thing, whole)
+        return super().reducer_override(thing)
