@@ -15,6 +15,7 @@ behind the last byte, so `ended` comes after every message has been read.
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ from kernelsvc.models.memory import MemoryTold
 LOST_SECONDS = 1.0
 _NUDGE_SECONDS = 0.2
 _DISCONNECT_SECONDS = 2.0
+_INTERRUPT_SECONDS = 0.1
 _HIGH_WATER = 64
 
 EventSink = Callable[[Event], None]
@@ -224,22 +226,37 @@ class Kernel:
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
-        await self._without_code(messages.execute_metadata({}, None), seconds)
-
-    async def remember(self, asked: dict[str, Any], seconds: float) -> MemoryTold | None:
-        """Have it save or restore what it holds (`kernel_host.memory.told`).
-
-        None where it ends over it, or says nothing for so long.
-        """
-        execution = await self._without_code(messages.memory_metadata(asked), seconds)
-        return execution.memory
-
-    async def _without_code(self, metadata: dict[str, Any], seconds: float) -> Execution:
-        nothing = messages.execute_content("None", counted=False)
-        execution = self._send_request(nothing, metadata, lambda event: None)
+        execution = self._send_nothing(messages.execute_metadata({}, None))
         await execution.until_done(seconds)
         self._execution = None
-        return execution
+
+    async def remember(
+        self, asked: dict[str, Any], seconds: float, is_in_vain: Callable[[], bool]
+    ) -> MemoryTold | None:
+        """Have it save or restore what it holds (`kernel_host.memory.told`).
+
+        None where it ends over it, or says nothing for so long. It is interrupted when that comes
+        to be in vain, of which `ring` tells.
+        """
+        execution = self._send_nothing(messages.memory_metadata(asked))
+        deadline = time.monotonic() + seconds
+        while not execution.is_done and (left := deadline - time.monotonic()) > 0:
+            if is_in_vain():
+                # More than once: it may not have come to the request yet.
+                self.process.signal(signal.SIGINT)
+                left = min(left, _INTERRUPT_SECONDS)
+            await execution.news(left)
+        self._execution = None
+        return execution.memory
+
+    def ring(self) -> None:
+        """Let who waits for this kernel look."""
+        if self._execution is not None:
+            self._execution.ring()
+
+    def _send_nothing(self, metadata: dict[str, Any]) -> Execution:
+        nothing = messages.execute_content("None", counted=False)
+        return self._send_request(nothing, metadata, lambda event: None)
 
     def _send_request(
         self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink

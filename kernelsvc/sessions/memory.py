@@ -10,7 +10,6 @@ begins, the kernel is replaced), the file is deleted: an older memory never come
 import asyncio
 import math
 import secrets
-import signal
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -75,6 +74,7 @@ class SessionMemory:
         self._slot = slot
         self._file = _File.NONE
         self._saving: Kernel | None = None
+        self._is_in_vain = False
         kept = record.memory
         self._kept = kept if kept and kept.run_count == record.run_count else None
         self.fell_asleep(record.run_count)
@@ -165,12 +165,12 @@ class SessionMemory:
 
     async def _save(self, kernel: Kernel, seat: Seat, run_count: int) -> KeptMemory:
         token = secrets.token_hex(16)
-        room = min(await asyncio.to_thread(self._room.left), self._policy.most_bytes)
-        self._saving = kernel
+        self._saving, self._is_in_vain = kernel, False
         try:
+            room = min(await asyncio.to_thread(self._room.left), self._policy.most_bytes)
             told, seconds = await self._ask(kernel, seat, "save", token, most_bytes=int(room))
         finally:
-            self._saving = None
+            self._saving, self._is_in_vain = None, False
         lost = _problem(kernel, told)
         log.info(
             "memory_saved" if lost is None else "memory_not_saved",
@@ -183,7 +183,8 @@ class SessionMemory:
     def hurry(self) -> None:
         """A run has come: a save that is going on is in vain."""
         if self._saving is not None:
-            self._saving.process.signal(signal.SIGINT)
+            self._is_in_vain = True
+            self._saving.ring()
 
     async def _ask(
         self, kernel: Kernel, seat: Seat, what: str, token: str, **more: Any
@@ -196,7 +197,7 @@ class SessionMemory:
                 return MemoryTold(lost="the service was stopped, and there was no time left"), 0.0
         path = str(seat.enclosure.workspace / MEMORY_FILE)
         asked = {"do": what, "path": path, "token": token, "seconds": seconds, **more}
-        told = await kernel.remember(asked, seconds + _PATIENCE)
+        told = await kernel.remember(asked, seconds + _PATIENCE, lambda: self._is_in_vain)
         return told, round(time.monotonic() - began, 3)
 
 

@@ -727,7 +727,7 @@ _add(
     "namespaces of its own",
     """
 ns_dict = {}
-exec('counter = 1\\ndef bump():\\n    global counter\\n    counter += 1\\n    return counter', ns_dict)
+exec('counter = 1\\ndef bump(): global counter; counter += 1; return counter', ns_dict)
 ns_bump = ns_dict['bump']
 ns_module = types.ModuleType('made_up'); ns_module.value = 5
 ns_globals = globals()

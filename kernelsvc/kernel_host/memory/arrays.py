@@ -18,24 +18,26 @@ Views = dict[int, tuple[Any, Any]]
 def views_among(values: Iterable[Any]) -> Views:
     """Which of the values are views of another that has all of their memory."""
     numpy = sys.modules.get("numpy")
-    kind = getattr(numpy, "ndarray", None)
+    if numpy is None:
+        return {}
+    kind: Any = numpy.ndarray
     arrays = [value for value in values if type(value) is kind and not value.dtype.hasobject]
-    whole = {}
+    whole: dict[int, Any] = {}
     for array in arrays:
-        root = _memory(array)
+        root = _memory(array, kind)
         is_dense = array.flags.c_contiguous or array.flags.f_contiguous
         if is_dense and array.nbytes == getattr(root, "nbytes", None):
             whole.setdefault(id(root), array)
     return {
         id(array): (array, whole[number])
         for array in arrays
-        if (number := id(_memory(array))) in whole and array is not whole[number]
+        if (number := id(_memory(array, kind))) in whole and array is not whole[number]
     }
 
 
-def _memory(array: Any) -> Any:
+def _memory(array: Any, kind: Any) -> Any:
     """What the memory belongs to: an array, or what it was made from."""
-    while array.base is not None and hasattr(array, "__array_interface__"):
+    while isinstance(array, kind) and array.base is not None:
         array = array.base
     return array
 
@@ -47,9 +49,7 @@ def reduce_view(view: Any, whole: Any) -> tuple[Any, ...]:
     return make_view, (whole, *how)
 
 
-def make_view(
-    whole: Any, shape: Any, dtype: Any, begin: int, strides: Any, writeable: bool
-) -> Any:
+def make_view(whole: Any, shape: Any, dtype: Any, begin: int, strides: Any, writeable: bool) -> Any:
     """An array in the memory of another."""
     flat = whole if whole.flags.c_contiguous else whole.T
     view = type(whole)(shape, dtype, flat, begin, strides)

@@ -16,11 +16,12 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from kernelsvc.kernel_host import processes
 from kernelsvc.kernel_host.memory.save import Order, write
-from kernelsvc.kernel_host.memory.state import Baseline
+from kernelsvc.kernel_host.memory.state import Baseline, read_parts
 
 _MOST_COPIES = 4
 _STUCK_SHARE = 0.5
@@ -41,10 +42,12 @@ def save(shell: Any, baseline: Baseline, order: Order) -> None:
     interrupt, ends the copy.
     """
     until = time.monotonic() + order.seconds
+    # Not in the copy: Python gives each fork random numbers of its own.
+    parts = read_parts(shell, baseline)
     without: list[str] = []
     for _ in range(_MOST_COPIES):
         left = until - time.monotonic()
-        copy = _Copy(shell, baseline, _sooner(order, left), without)
+        copy = _Copy(shell, parts, replace(order, seconds=left), without)
         try:
             reason = copy.wait(until + _PATIENCE, order.seconds * _STUCK_SHARE)
         finally:
@@ -57,21 +60,17 @@ def save(shell: Any, baseline: Baseline, order: Order) -> None:
     raise NotSaved(reason)
 
 
-def _sooner(order: Order, seconds: float) -> Order:
-    return Order(order.path, order.token, order.most_bytes, seconds)
-
-
 class _Copy:
     """A fork of this process that writes; `at` is what it was last heard to be working on."""
 
-    def __init__(self, shell: Any, baseline: Baseline, order: Order, without: list[str]) -> None:
+    def __init__(self, shell: Any, parts: dict[str, Any], order: Order, without: list[str]) -> None:
         self.at: str | None = None
         self._said = b""
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             self._pid = os.fork()
             if self._pid == 0:
-                _be_copy(writer, lambda at: write(shell, baseline, order, at, without))
+                _be_copy(writer, lambda at: write(shell, parts, order, at, without))
         finally:
             os.close(writer)
 

@@ -9,9 +9,8 @@ import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 from kernelsvc.kernel_host.memory.file import Index, NoRoom, Writer, open_new
 from kernelsvc.kernel_host.memory.pickler import LIVING, Refused, living
 from kernelsvc.kernel_host.memory.sharing import Key, Known, Plan, Scout, Seen, TooMany
-from kernelsvc.kernel_host.memory.state import PARTS, Baseline
 
 _HISTORY = re.compile("_|__|___|_i|_ii|_iii|_ih|_oh|_dh|_i?[0-9]+")
+_MODULES_OWN = {"__builtin__", "__builtins__", "__warningregistry__"}
 _LIBRARIES = ("numpy", "pandas", "matplotlib", "scipy", "sklearn", "torch", "polars", "pyarrow")
 _SHARE_OF_TIME = 0.25
 """So much of all the time may one thing take."""
@@ -55,7 +54,7 @@ class TooSlow(BaseException):
 def names_of(shell: Any) -> list[str]:
     """The variables of a session, in the order in which they were first assigned."""
     nothing, hidden = object(), shell.user_ns_hidden
-    of_module = vars(type(shell.user_module)("")).keys() | {"__builtin__", "__builtins__"}
+    of_module = vars(type(shell.user_module)("")).keys() | _MODULES_OWN
     return [
         name
         for name, value in list(shell.user_ns.items())
@@ -67,24 +66,24 @@ def names_of(shell: Any) -> list[str]:
 
 def write(
     shell: Any,
-    baseline: Baseline,
+    parts: dict[str, Any],
     order: Order,
     at: Callable[[str], None],
     without: Collection[str] = (),
 ) -> Index:
-    """Write what the shell's namespace holds; returns what is in the file then.
+    """Write what the shell's namespace holds, and `parts`; returns what is in the file then.
 
     `at` is called with the name of what is being worked on, and again while it gets on. What is
     called as in `without` is left out, for its name is known to end in no good. Raises OSError.
     """
-    return _Save(shell, baseline, order, at, without).run()
+    return _Save(shell, parts, order, at, without).run()
 
 
 class _Save:
     def __init__(
         self,
         shell: Any,
-        baseline: Baseline,
+        parts: dict[str, Any],
         order: Order,
         at: Callable[[str], None],
         without: Collection[str],
@@ -97,8 +96,10 @@ class _Save:
             id(thing): (thing, (LIVING, name)) for name, thing in living(shell).items()
         }
         self._scout = Scout(self._living)
-        things = chain(_parts(shell, baseline), _variables(shell))
-        self._things = {key: value for key, value in things if key[1] not in without}
+        self._things: dict[Key, Any] = {("state", name): part for name, part in parts.items()}
+        self._things |= _variables(shell)
+        for key in [key for key in self._things if key[1] in without]:
+            del self._things[key]
         self._left_out: dict[Key, str] = {}
         self._until = time.monotonic() + order.seconds * (1 - _RESERVE)
         self._doing, self._said = "", 0.0
@@ -216,23 +217,16 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _parts(shell: Any, baseline: Baseline) -> Iterator[tuple[Key, Any]]:
-    """What there is of the process; one that cannot even be read is left as it will be."""
-    for name, part in PARTS.items():
-        with suppress(Exception):
-            if (kept := part.read(shell, baseline)) is not None:
-                yield ("state", name), kept
-
-
-def _variables(shell: Any) -> Iterator[tuple[Key, Any]]:
-    for name in names_of(shell):
-        yield ("variable", name), shell.user_ns[name]
+def _variables(shell: Any) -> dict[Key, Any]:
+    """What a session's code has names for, the results of its runs behind the others."""
+    found: dict[Key, Any] = {("variable", name): shell.user_ns[name] for name in names_of(shell)}
     for number, value in list(shell.history_manager.output_hist.items()):
-        yield ("output", f"Out[{number}]"), value
+        found["output", f"Out[{number}]"] = value
     for name in ("_", "__", "___"):
         value = getattr(shell.displayhook, name, "")
         if not (isinstance(value, str) and value == ""):
-            yield ("output", name), value
+            found["output", name] = value
+    return found
 
 
 def _rank(key: Key, value: Any) -> int:

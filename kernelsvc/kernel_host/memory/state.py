@@ -4,6 +4,7 @@ The environment, the search path and the working directory as they were when the
 its `Baseline`: what differs from them was the code's doing, and only that is carried over.
 """
 
+import contextlib
 import importlib
 import linecache
 import logging
@@ -212,3 +213,13 @@ PARTS: dict[str, Part] = {
     "the state of numpy.random": Part(_read_numpy_random, _put_numpy_random),
 }
 """By what each is called where it cannot be carried over, in the order in which they are put."""
+
+
+def read_parts(shell: Any, baseline: Baseline) -> dict[str, Any]:
+    """What there is to keep of the process; what cannot even be read is left as it will be."""
+    found = {}
+    for name, part in PARTS.items():
+        with contextlib.suppress(Exception):
+            if (kept := part.read(shell, baseline)) is not None:
+                found[name] = kept
+    return found
