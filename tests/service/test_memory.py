@@ -329,6 +329,7 @@ async def test_a_run_that_comes_while_the_memory_is_saved_need_not_wait_for_that
     run = await asyncio.wait_for(api.run("x"), 4)
     assert (run["text"], run["memory"]) == ("5", "kept")
     assert (await sleeping).status == 409
+    await api.send("DELETE", "/api/sessions/s")
 
 
 async def test_a_service_that_is_stopped_saves_within_the_time_that_it_has(make_settings):

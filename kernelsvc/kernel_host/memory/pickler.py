@@ -284,17 +284,11 @@ _REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
 
 
 class Pickler(cloudpickle.Pickler):
-    """Pickles into `file`; large buffers are listed in `buffers` instead.
-
-    `known` finds what is referred to rather than pickled: by `id()`, the thing itself and what
-    stands for it.
-    """
+    """Pickles into `file`; large buffers are listed in `buffers` instead."""
 
     dispatch_table: ClassVar[Any] = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)
 
-    def __init__(
-        self, file: Any, buffers: list[pickle.PickleBuffer], known: dict[int, tuple[Any, Any]]
-    ) -> None:
+    def __init__(self, file: Any, buffers: list[pickle.PickleBuffer]) -> None:
         def keep(buffer: pickle.PickleBuffer) -> bool:
             with buffer.raw() as raw:
                 if raw.nbytes < _IN_BAND_BYTES:
@@ -303,13 +297,7 @@ class Pickler(cloudpickle.Pickler):
             return False
 
         super().__init__(file, protocol=5, buffer_callback=keep)
-        self._known = known
         self._harmless: set[type] = set()
-
-    def persistent_id(self, thing: Any) -> Any:
-        """What stands for the thing; None where it is pickled."""
-        found = self._known.get(id(thing))
-        return None if found is None else found[1]
 
     def reducer_override(self, thing: Any) -> Any:
         """How a thing that is no builtin container is pickled; NotImplemented for as usual."""

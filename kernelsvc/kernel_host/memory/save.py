@@ -138,7 +138,7 @@ class _Save:
                 self._scout.look(value, _rank(key, value), remember=False)
         fine = [(key, value) for key, value in self._things.items() if key not in self._left_out]
         fine.sort(key=lambda item: _rank(*item))
-        return {("all", "all variables"): Seen(fine, _STATE)}
+        return {("all", "all variables"): Seen(fine, _STATE, refers=True)}
 
     def _write(self, fd: int, plan: Plan) -> Index:
         index = Index(

@@ -17,11 +17,11 @@ import enum
 import fractions
 import pathlib
 import re
-import sys
 import types
 import uuid
 from dataclasses import dataclass, field
 from pickle import PickleBuffer
+from sys import getrefcount
 from typing import Any
 
 from kernelsvc.kernel_host.memory.arrays import ORDER_BYTES, reduce_view, views_among
@@ -38,6 +38,10 @@ _VALUES = (
     datetime.timedelta, datetime.tzinfo,
 )  # fmt: skip
 """What nobody can change, or is found by its name: whether two are one makes no difference."""
+_DULL: frozenset[type] = frozenset((int, float, complex, bool, str, bytes, type(None)))
+"""The most common of them."""
+_KEEN: frozenset[type] = frozenset((list, dict, set, bytearray))
+"""The most common of what can be changed."""
 
 Key = tuple[Kind, str]
 Known = dict[int, tuple[Any, Any]]
@@ -48,13 +52,15 @@ Known = dict[int, tuple[Any, Any]]
 class Seen:
     """What pickling something has shown: how large it is, and what it came across.
 
-    What has a lower `rank` is written, and read, before what has a higher one.
+    `refers` says whether that was among what is never pickled. What has a lower `rank` is written,
+    and read, before what has a higher one.
     """
 
     value: Any
     rank: int
     size: int = 0
     things: dict[int, Any] = field(default_factory=dict)
+    refers: bool = False
 
 
 class TooMany(Exception):
@@ -79,71 +85,82 @@ class Scout:
     def __init__(self, living: Known) -> None:
         self._living = living
         self._left = MOST_REMEMBERED
-        self._matters: dict[type, bool] = {}
+        self._dull: set[type] = set(_DULL)
 
     def look(self, value: Any, rank: int, *, remember: bool = True) -> Seen:
         """Raises whatever keeps the value from being pickled, and TooMany."""
-        nowhere, buffers = _Nowhere(), list[PickleBuffer]()
-        seen = Seen(value, rank)
-        if remember:
-            _Noting(nowhere, buffers, self._living, self, seen.things).dump(value)
-            self._left -= len(seen.things)
-        else:
-            Pickler(nowhere, buffers, self._living).dump(value)
+        nowhere, buffers, seen = _Nowhere(), list[PickleBuffer](), Seen(value, rank)
+        left = self._left if remember else None
+        scouting = _Scouting(nowhere, buffers, self._living, self._dull, seen.things, left)
+        scouting.dump(value)
+        seen.refers = scouting.refers
         seen.size = nowhere.size + sum(buffer.raw().nbytes for buffer in buffers)
         if type(value) in (tuple, frozenset):
             seen.things[id(value)] = value
+        self._left -= len(seen.things)
         return seen
 
-    def note(self, thing: Any, things: dict[int, Any]) -> None:
-        """Remember a thing that something else may refer to, if it matters who does."""
-        kind = type(thing)
-        matters = self._matters.get(kind)
-        if matters is None:
-            matters = self._matters[kind] = _matters(kind)
-        if matters and not (
-            isinstance(thing, type | types.FunctionType)
-            and (thing.__module__ == "builtins" or is_importable(thing))
-        ):
-            things[id(thing)] = thing
-            if len(things) > self._left:
-                raise TooMany
 
+class _Scouting(Pickler):
+    """Notes in `things`, `left` of them at most, what others may refer to.
 
-def _matters(kind: type) -> bool:
-    if issubclass(kind, _VALUES) or (issubclass(kind, tuple) and not kind.__dictoffset__):
-        return False
-    return not any(
-        base.__name__ in ("dtype", "ExtensionDtype")
-        and base.__module__.partition(".")[0] in ("numpy", "pandas")
-        for base in kind.__mro__
-    )
-
-
-class _Noting(Pickler):
-    """Tells a scout of what it pickles."""
+    Nothing where `left` is None. What it is of no use to note is `dull`, by type, as it learns.
+    """
 
     def __init__(
         self,
         file: Any,
         buffers: list[PickleBuffer],
         living: Known,
-        scout: Scout,
+        dull: set[type],
         things: dict[int, Any],
+        left: int | None,
     ) -> None:
-        super().__init__(file, buffers, living)
-        self._note = scout.note
+        super().__init__(file, buffers)
+        self.refers = False
+        self._living = living
+        self._dull = dull
         self._things = things
+        self._left = left
 
     def persistent_id(self, thing: Any) -> Any:
-        """As the Pickler's."""
-        if sys.getrefcount(thing) <= _SINGLE_REFERENCE:
+        """What stands for the thing; called for everything, so what is most common comes first."""
+        if type(thing) in self._dull or getrefcount(thing) <= _SINGLE_REFERENCE:
             return None
-        if (found := self._known.get(id(thing))) is not None:
-            return found[1]
-        if id(thing) not in self._things:
-            self._note(thing, self._things)
+        number = id(thing)
+        if number in self._things:
+            return None
+        if number in self._living:
+            self.refers = True
+            return self._living[number][1]
+        if self._left is not None and (type(thing) in _KEEN or self._matters(thing)):
+            self._things[number] = thing
+            if len(self._things) > self._left:
+                raise TooMany
         return None
+
+    def _matters(self, thing: Any) -> bool:
+        kind = type(thing)
+        if kind is types.ModuleType:
+            return False
+        if _is_value(kind):
+            self._dull.add(kind)
+            return False
+        return not (
+            isinstance(thing, type | types.FunctionType)
+            and (thing.__module__ == "builtins" or is_importable(thing))
+        )
+
+
+def _is_value(kind: type) -> bool:
+    """Whether two of that type are as good as one."""
+    if issubclass(kind, _VALUES) or (issubclass(kind, tuple) and not kind.__dictoffset__):
+        return True
+    return any(
+        base.__name__ in ("dtype", "ExtensionDtype")
+        and base.__module__.partition(".")[0] in ("numpy", "pandas")
+        for base in kind.__mro__
+    )
 
 
 class Plan:
@@ -153,15 +170,18 @@ class Plan:
         self.views = views_among(each.value for each in seen.values())
         self._place_views(seen)
         self.order = sorted(seen, key=lambda key: (seen[key].rank, seen[key].size))
-        self._seen = seen
-        self.known = dict(living)
-        self._exports: dict[Key, list[Any]] = {key: [] for key in seen}
         self.places: dict[Any, int] = {key: place for place, key in enumerate(self.order)}
+        self.known = dict(living)
+        self._seen = seen
+        self._exports: dict[Key, list[Any]] = {key: [] for key in seen}
         owners: dict[int, Key] = {}
         for key in self.order:
             for number, thing in seen[key].things.items():
                 owner = owners.setdefault(number, key)
-                if owner != key and number not in self.known:
+                if owner == key:
+                    continue
+                seen[key].refers = True
+                if number not in self.known:
                     exports = self._exports[owner]
                     self.known[number] = (thing, (*owner, len(exports)))
                     exports.append(thing)
@@ -181,11 +201,15 @@ class Plan:
 
         Raises Refused where that refers to something that is `missing`.
         """
-        frame = _FramePickler(file, buffers, self, key, missing)
-        frame.dump((self._seen[key].value, self._exports[key]))
+        seen = self._seen[key]
+        # To be asked of each thing what stands for it costs several times what pickling it does.
+        pickler = (
+            _Referring(file, buffers, self, key, missing) if seen.refers else Pickler(file, buffers)
+        )
+        pickler.dump((seen.value, self._exports[key]))
 
 
-class _FramePickler(Pickler):
+class _Referring(Pickler):
     """Refers to what is owned by a frame before its own, `key`.
 
     What is owned by a later one was not there yet when this was looked at: pickling adds to some
@@ -200,16 +224,16 @@ class _FramePickler(Pickler):
         key: Key,
         missing: dict[Key, str],
     ) -> None:
-        super().__init__(file, buffers, plan.known)
+        super().__init__(file, buffers)
+        self._known = plan.known
         self._places = plan.places
         self._place = plan.places[key]
         self._views = plan.views
         self._missing = missing
 
     def persistent_id(self, thing: Any) -> Any:
-        """As the Pickler's."""
-        found = self._known.get(id(thing))
-        if found is None:
+        """What stands for the thing; None where it is pickled."""
+        if type(thing) in _DULL or (found := self._known.get(id(thing))) is None:
             return None
         kind, name, *_ = reference = found[1]
         if self._places.get((kind, name), -1) >= self._place:
