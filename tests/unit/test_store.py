@@ -17,6 +17,7 @@ from kernelsvc import clock
 from kernelsvc.errors import InvalidRequest, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.store import database as database_module
@@ -143,6 +144,7 @@ FULL = record(
     allow_internet_access=True,
     allow_public_access=False,
     run_count=7,
+    memory=KeptMemory("token", 7, "it took too long"),
 )
 
 

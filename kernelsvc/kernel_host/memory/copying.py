@@ -15,6 +15,7 @@ import select
 import signal
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -68,7 +69,10 @@ class _Copy:
         self._said = b""
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            self._pid = os.fork()
+            with warnings.catch_warnings():
+                # Python from 3.12 on warns of forks where there are threads.
+                warnings.simplefilter("ignore")
+                self._pid = os.fork()
             if self._pid == 0:
                 _be_copy(writer, lambda at: write(shell, parts, order, at, without))
         finally:

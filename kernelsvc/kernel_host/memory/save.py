@@ -58,7 +58,8 @@ def names_of(shell: Any) -> list[str]:
     return [
         name
         for name, value in list(shell.user_ns.items())
-        if hidden.get(name, nothing) is not value
+        if isinstance(name, str)
+        and hidden.get(name, nothing) is not value
         and name not in of_module
         and not _HISTORY.fullmatch(name)
     ]
