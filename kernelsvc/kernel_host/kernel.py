@@ -172,6 +172,8 @@ class Kernel(IPythonKernel):
             ended = {"memory": told.carry_out(asked, self.shell, self.baseline)}
         except KeyboardInterrupt:
             ended = {"memory": {"lost": "it was interrupted"}}
+        except Exception as error:  # noqa: BLE001  # the code may have broken what this works with
+            ended = {"memory": {"lost": type(error).__name__}}
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.iopub_thread.send_at_once(self._status("idle", parent, ended))

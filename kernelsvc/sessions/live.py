@@ -221,7 +221,7 @@ class LiveSession:
         """
         if self._slot.kernel is not None:
             memory = await self._memory.save(self._record)
-            if len(self._queue):
+            if len(self._queue) and not self._closed:
                 self._memory.outdate()
                 raise SessionBusy(self._record.id)
             await self._slot.leave(self._policy.grace)
@@ -324,6 +324,9 @@ class LiveSession:
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
+        if (memory := self._memory.recounted(self._record.run_count)) is not None:
+            self._record = replace(self._record, memory=memory)
+            await self._sessions.change(self._record.id, {"memory": memory})
         return run
 
     async def _run(self, job: RunJob) -> Run:
@@ -335,7 +338,8 @@ class LiveSession:
             await self._clear()
         await self._memory.ready()
         await self._data.put()
-        await self._memory.diverge()
+        if not job.is_cancelled:
+            await self._memory.diverge()
         if job.is_cancelled:
             return await job.ended
         self._current = job.begin()

@@ -11,7 +11,7 @@ import asyncio
 import math
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -185,6 +185,13 @@ class SessionMemory:
         if self._saving is not None:
             self._is_in_vain = True
             self._saving.ring()
+
+    def recounted(self, run_count: int) -> KeptMemory | None:
+        """A run has been counted that never began: what to note of what is kept, if anything is."""
+        if self._kept is None or self._file not in (_File.WAITS, _File.SAME):
+            return None
+        self._kept = replace(self._kept, run_count=run_count)
+        return self._kept
 
     async def _ask(
         self, kernel: Kernel, seat: Seat, what: str, token: str, **more: Any

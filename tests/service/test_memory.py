@@ -179,9 +179,8 @@ async def test_each_variable_that_cannot_be_kept_is_named_with_the_reason(make_s
         assert missing.keys() == {"refuses", "sleeps", "hangs", "dies", "badly", "large"}
         assert missing["refuses"] == "ValueError: not today"
         assert missing["sleeps"].startswith("to write it takes more than")
-        assert (
-            missing["hangs"] == missing["dies"] == "the process that was to write it died, or hung"
-        )
+        assert missing["hangs"] == "to write it took too long"
+        assert missing["dies"] == "the process that was to write it died"
         assert missing["badly"] == "KeyError: 'no'"
         assert "room" in missing["large"]
         run = await api.run("after, prints")
@@ -350,6 +349,17 @@ async def test_a_service_that_is_stopped_saves_within_the_time_that_it_has(make_
         assert (run["text"], run["memory"]) == ("False", "lost")
 
 
+async def cancelled_before_it_began(api):
+    """A run of the session `asleep`, which goes on to sleep."""
+    body = {"code": "x = 2", "background": True}
+    runs = "/api/sessions/asleep/runs"
+    waking = asyncio.create_task(api.send("POST", "/api/sessions/asleep/wake"))
+    queued = (await api.send("POST", "/api/sessions/asleep/run", body)).json["run_id"]
+    cancelled = (await api.send("DELETE", f"{runs}/{queued}")).json
+    assert (cancelled["status"], cancelled["started_at"]) == ("interrupted", None)
+    assert (await waking).status == 200
+
+
 async def test_a_service_that_is_killed_does_not_bring_an_older_memory_back(make_settings):
     settings = make_settings()
     with ServiceProcess(data_dir=settings.data_dir, pool_max=0) as killed:
@@ -360,6 +370,7 @@ async def test_a_service_that_is_killed_does_not_bring_an_older_memory_back(make
             await api.create("asleep")
             await api.run("x = 1", "asleep")
             await api.send("POST", "/api/sessions/asleep/sleep")
+            await cancelled_before_it_began(api)
             assert (await api.run("x += 1; x"))["text"] == "2"
             killed.kill()
     async with service(settings) as api:

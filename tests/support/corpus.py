@@ -488,6 +488,9 @@ h_whole = np.zeros((100, 100))
 h_row = h_whole[3]
 h_turned = h_whole.T
 h_alone = np.arange(10)[2:5]
+h_little = np.arange(4); h_backwards = h_little[::-1]
+h_days = np.array(['2024-01-01', '2024-01-02'], dtype='datetime64[D]'); h_day = h_days[1:]
+h_columns = np.asfortranarray(np.ones((2, 3))); h_column = h_columns[:, 1]
 h_list = [h_row]
 """,
     h_whole="h_whole.shape == (100, 100)",
@@ -495,6 +498,12 @@ h_list = [h_row]
     h_turned="np.shares_memory(h_turned, h_whole) and h_turned[0, 3] == h_whole[3, 0]",
     h_list="h_list[0] is h_row",
     h_alone="h_alone.tolist() == [2, 3, 4]",
+    h_little="h_little.tolist() == [0, 1, 2, 3]",
+    h_backwards="h_backwards.tolist() == [3, 2, 1, 0] and np.shares_memory(h_little, h_backwards)",
+    h_days="h_days[1] == np.datetime64('2024-01-02')",
+    h_day="h_day[0] == h_days[1] and np.shares_memory(h_days, h_day)",
+    h_columns="h_columns.flags.f_contiguous and h_columns.sum() == 6",
+    h_column="h_column.shape == (2,) and np.shares_memory(h_columns, h_column)",
 )
 _add(
     "tables",

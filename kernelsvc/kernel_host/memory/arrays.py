@@ -26,7 +26,7 @@ def views_among(values: Iterable[Any]) -> Views:
     for array in arrays:
         root = _memory(array, kind)
         is_dense = array.flags.c_contiguous or array.flags.f_contiguous
-        if is_dense and array.nbytes == getattr(root, "nbytes", None):
+        if is_dense and array.nbytes == _size(root):
             whole.setdefault(id(root), array)
     return {
         id(array): (array, whole[number])
@@ -42,6 +42,13 @@ def _memory(array: Any, kind: Any) -> Any:
     return array
 
 
+def _size(memory: Any) -> int | None:
+    """In bytes; None for what it cannot be told of."""
+    if (size := getattr(memory, "nbytes", None)) is not None:
+        return int(size)
+    return len(memory) if isinstance(memory, bytes | bytearray) else None
+
+
 def reduce_view(view: Any, whole: Any) -> tuple[Any, ...]:
     """How to make the view of the other array again."""
     begin = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
@@ -51,8 +58,9 @@ def reduce_view(view: Any, whole: Any) -> tuple[Any, ...]:
 
 def make_view(whole: Any, shape: Any, dtype: Any, begin: int, strides: Any, writeable: bool) -> Any:
     """An array in the memory of another."""
-    flat = whole if whole.flags.c_contiguous else whole.T
-    view = type(whole)(shape, dtype, flat, begin, strides)
+    # As bytes: not every kind of array lends its memory as it is.
+    memory = whole.reshape(-1, order="A").view("uint8")
+    view = type(whole)(shape, dtype, memory, begin, strides)
     if not writeable:
         view.flags.writeable = False
     return view

@@ -45,7 +45,7 @@ def save(shell: Any, baseline: Baseline, order: Order) -> None:
     until = time.monotonic() + order.seconds
     # Not in the copy: Python gives each fork random numbers of its own.
     parts = read_parts(shell, baseline)
-    without: list[str] = []
+    without: dict[str, str] = {}
     for _ in range(_MOST_COPIES):
         left = until - time.monotonic()
         copy = _Copy(shell, parts, replace(order, seconds=left), without)
@@ -57,14 +57,16 @@ def save(shell: Any, baseline: Baseline, order: Order) -> None:
             return
         if copy.at is None or copy.at in without or until - time.monotonic() < left / 8:
             raise NotSaved(reason)
-        without.append(copy.at)
+        without[copy.at] = reason
     raise NotSaved(reason)
 
 
 class _Copy:
     """A fork of this process that writes; `at` is what it was last heard to be working on."""
 
-    def __init__(self, shell: Any, parts: dict[str, Any], order: Order, without: list[str]) -> None:
+    def __init__(
+        self, shell: Any, parts: dict[str, Any], order: Order, without: dict[str, str]
+    ) -> None:
         self.at: str | None = None
         self._said = b""
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -85,7 +87,7 @@ class _Copy:
             if left <= 0:
                 return "to write it took too long"
             if not select.select([self._reader], [], [], left)[0]:
-                return f"to write {self.at} took too long" if self.at else "it took too long"
+                return "to write it took too long"
             for told in self._read():
                 match told:
                     case ["at", str(name)]:
@@ -96,7 +98,14 @@ class _Copy:
                         self.at = None
                         return reason
                     case None:
-                        return "the process that was to write it died"
+                        return self._how_it_died()
+
+    def _how_it_died(self) -> str:
+        with contextlib.suppress(OSError):
+            _, status = os.waitpid(self._pid, 0)
+            if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+                return "the process that was to write it was killed, as when memory runs out"
+        return "the process that was to write it died"
 
     def _read(self) -> Iterator[Any]:
         data = os.read(self._reader, 1 << 16)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,6 @@ _DEEPEST = 20_000
 
 _INDEX_BYTES = 1024
 """Kept free for what the index says of one thing."""
-_DEADLY = "the process that was to write it died, or hung"
 
 _STATE, _DEFINITION, _VALUE, _OUTPUT, _LAST = range(5)
 """The order in which things are written, and read: what is needed to make others comes first."""
@@ -70,12 +69,12 @@ def write(
     parts: dict[str, Any],
     order: Order,
     at: Callable[[str], None],
-    without: Collection[str] = (),
+    without: Mapping[str, str],
 ) -> Index:
     """Write what the shell's namespace holds, and `parts`; returns what is in the file then.
 
-    `at` is called with the name of what is being worked on, and again while it gets on. What is
-    called as in `without` is left out, for its name is known to end in no good. Raises OSError.
+    `at` is called with the name of what is being worked on, and again while it gets on. What has a
+    name of those in `without` is left out, for the reason there. Raises OSError.
     """
     return _Save(shell, parts, order, at, without).run()
 
@@ -87,7 +86,7 @@ class _Save:
         parts: dict[str, Any],
         order: Order,
         at: Callable[[str], None],
-        without: Collection[str],
+        without: Mapping[str, str],
     ) -> None:
         self._shell = shell
         self._order = order
@@ -165,7 +164,7 @@ class _Save:
                 index.frames.append(frame)
         while True:
             index.left_out = [(name, reason) for (_, name), reason in self._left_out.items()]
-            index.left_out += [(name, _DEADLY) for name in self._without]
+            index.left_out += self._without.items()
             try:
                 writer.finish(index)
             except OSError as error:
