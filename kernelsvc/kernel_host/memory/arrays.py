@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from kernelsvc.kernel_host.memory.makers import make_view
+
 ORDER_BYTES = 1024
 """A bare array's frame is larger than the array, but by less than this."""
 
@@ -54,13 +56,3 @@ def reduce_view(view: Any, whole: Any) -> tuple[Any, ...]:
     begin = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     how = (view.shape, view.dtype, begin, view.strides, view.flags.writeable)
     return make_view, (whole, *how)
-
-
-def make_view(whole: Any, shape: Any, dtype: Any, begin: int, strides: Any, writeable: bool) -> Any:
-    """An array in the memory of another."""
-    # As bytes: not every kind of array lends its memory as it is.
-    memory = whole.reshape(-1, order="A").view("uint8")
-    view = type(whole)(shape, dtype, memory, begin, strides)
-    if not writeable:
-        view.flags.writeable = False
-    return view

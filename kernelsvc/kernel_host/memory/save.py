@@ -16,7 +16,8 @@ from pickle import PicklingError
 from typing import Any
 
 from kernelsvc.kernel_host.memory.file import Index, NoRoom, Writer, open_new
-from kernelsvc.kernel_host.memory.pickler import LIVING, Refused, living
+from kernelsvc.kernel_host.memory.pickler import LIVING, living
+from kernelsvc.kernel_host.memory.reducers import Refused
 from kernelsvc.kernel_host.memory.sharing import Key, Known, Plan, Scout, Seen, TooMany
 
 _HISTORY = re.compile("_|__|___|_i|_ii|_iii|_ih|_oh|_dh|_i?[0-9]+")

@@ -26,7 +26,8 @@ from typing import Any
 
 from kernelsvc.kernel_host.memory.arrays import ORDER_BYTES, reduce_view, views_among
 from kernelsvc.kernel_host.memory.file import Kind
-from kernelsvc.kernel_host.memory.pickler import Pickler, Refused, is_importable
+from kernelsvc.kernel_host.memory.pickler import Pickler
+from kernelsvc.kernel_host.memory.reducers import Refused, is_importable
 
 MOST_REMEMBERED = 1_000_000
 _SINGLE_REFERENCE = 3

@@ -154,50 +154,38 @@ def _put_figures(shell: Any, kept: Any) -> None:
     importlib.import_module("matplotlib").rcParams.update(kept)
 
 
-@dataclass(frozen=True)
-class _History:
+def _read_history(shell: Any, baseline: Baseline) -> Any:
     """The code that has run, how far it was counted, and how tracebacks find its lines."""
-
-    raw: list[str]
-    parsed: list[str]
-    latest: dict[str, str]
-    by_number: dict[str, str]
-    count: int
-    sources: dict[str, Any]
-    numbers: dict[str, int]
-    flags: int
-
-
-def _read_history(shell: Any, baseline: Baseline) -> _History:
     history = shell.history_manager
-    by_number = {n: code for n, code in shell.user_ns.items() if _INPUT.fullmatch(n)}
-    sources = {name: entry for name, entry in linecache.cache.items()
-               if len(entry) == 4 and entry[1] is None}  # fmt: skip
-    return _History(
-        list(history.input_hist_raw),
-        list(history.input_hist_parsed),
-        {name: getattr(history, name) for name in ("_i00", "_i", "_ii", "_iii")},
-        by_number,
-        shell.execution_count,
-        sources,
-        dict(shell.compile._filename_map),
-        shell.compile.flags,
-    )
+    return {
+        "raw": list(history.input_hist_raw),
+        "parsed": list(history.input_hist_parsed),
+        "latest": {name: getattr(history, name) for name in ("_i00", "_i", "_ii", "_iii")},
+        "by_number": {n: code for n, code in shell.user_ns.items() if _INPUT.fullmatch(str(n))},
+        "count": shell.execution_count,
+        "sources": {
+            name: entry
+            for name, entry in linecache.cache.items()
+            if len(entry) == 4 and entry[1] is None
+        },
+        "numbers": dict(shell.compile._filename_map),
+        # A `from __future__` holds for the runs behind it.
+        "flags": shell.compile.flags,
+    }
 
 
-def _put_history(shell: Any, kept: _History) -> None:
+def _put_history(shell: Any, kept: Any) -> None:
     history = shell.history_manager
-    history.input_hist_raw[:], history.input_hist_parsed[:] = kept.raw, kept.parsed
-    for name, code in kept.latest.items():
+    history.input_hist_raw[:], history.input_hist_parsed[:] = kept["raw"], kept["parsed"]
+    for name, code in kept["latest"].items():
         setattr(history, name, code)
         if name != "_i00":
             shell.user_ns[name] = code
-    shell.user_ns.update(kept.by_number)
-    shell.execution_count = kept.count
-    linecache.cache.update(kept.sources)
-    shell.compile._filename_map.update(kept.numbers)
-    # A `from __future__` holds for the runs behind it.
-    shell.compile.flags = kept.flags
+    shell.user_ns.update(kept["by_number"])
+    shell.execution_count = kept["count"]
+    linecache.cache.update(kept["sources"])
+    shell.compile._filename_map.update(kept["numbers"])
+    shell.compile.flags = kept["flags"]
 
 
 PARTS: dict[str, Part] = {
