@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from kernelsvc.errors import FileNotFound, PreconditionFailed
 from kernelsvc.files.beneath import NotRegular, kind_of, open_beneath, open_regular
-from kernelsvc.files.own import what_it_is
+from kernelsvc.files.own import OWN_FILES
 from kernelsvc.files.placing import make_directories
 from kernelsvc.files.told import shown, told
 from kernelsvc.files.tree import walk
@@ -67,7 +67,7 @@ def list_files(workspace: int) -> FileList:
     found: list[FileInfo] = []
     truncated = False
     for entry in walk(workspace):
-        if not stat.S_ISREG(entry.status.st_mode) or entry.path is None or what_it_is(entry.path):
+        if not stat.S_ISREG(entry.status.st_mode) or entry.path is None or entry.path in OWN_FILES:
             continue
         if len(found) == MOST_LISTED:
             truncated = True

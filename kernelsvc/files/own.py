@@ -12,8 +12,9 @@ _WHAT = {
     DATA_FILE.encode(): "is the session's data; change `data` of the session instead",
     **dict.fromkeys(MEMORY_FILES, "is where the session's memory is kept while it sleeps"),
 }
+OWN_FILES: Final = frozenset(_WHAT)
 
 
 def what_it_is(path: bytes) -> str | None:
-    """What the file at this path is to the service; None for the session's own."""
+    """What is at this path to the service, or what it is below; None for the session's own."""
     return _WHAT.get(path.split(b"/")[0])

@@ -25,7 +25,7 @@ from kernelsvc.files.beneath import directory_at, directory_by_path
 from kernelsvc.files.charge import charged
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.handover import Gate, hand_over, take_back
-from kernelsvc.files.own import MEMORY_FILES, what_it_is
+from kernelsvc.files.own import MEMORY_FILES, OWN_FILES
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
 
 log = structlog.get_logger()
@@ -156,7 +156,7 @@ class Workspaces:
         with contextlib.suppress(OSError), self.directory(session_id) as workspace:
             for entry in walk(workspace):
                 is_file = not stat.S_ISDIR(entry.status.st_mode)
-                if is_file and (entry.path is None or not what_it_is(entry.path)):
+                if is_file and entry.path not in OWN_FILES:
                     count += 1
                     size += entry.status.st_size
         return count, size
