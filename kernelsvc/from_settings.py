@@ -20,7 +20,7 @@ from kernelsvc.sandbox.doctor import SandboxOptions, Verdict, examine
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.isolation import Isolation
 from kernelsvc.sessions.capacity import CapacityPolicy
-from kernelsvc.sessions.policy import SessionPolicy
+from kernelsvc.sessions.policy import MemoryPolicy, SessionPolicy
 from kernelsvc.settings import Settings
 from kernelsvc.setup.sandboxes import SetupPolicy
 from kernelsvc.webhooks.post import Poster
@@ -191,4 +191,7 @@ def session_policy(settings: Settings, base_url: str) -> SessionPolicy:
         ),
         grace=Grace(settings.interrupt_grace, settings.terminate_grace),
         base_url=base_url,
+        memory=MemoryPolicy(
+            settings.sleep_keeps_memory, settings.sleep_save_timeout, settings.memory_file_bytes
+        ),
     )

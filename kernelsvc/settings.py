@@ -143,6 +143,9 @@ class Settings(BaseSettings):
     interrupt_grace: Duration = 2.0
     terminate_grace: Duration = 2.0
     sleep_after: Duration = 300.0
+    sleep_keeps_memory: bool = True
+    sleep_save_timeout: Duration = 20.0
+    memory_file_bytes: RequiredSize = 1 << 30
     kernel_start_timeout: Duration = 60.0
     drain_timeout: Duration = 30.0
     max_queued_runs: PositiveInt = 16
@@ -193,6 +196,7 @@ class Settings(BaseSettings):
             "default_timeout",
             "interrupt_grace",
             "terminate_grace",
+            "sleep_save_timeout",
             "callback_timeout",
             "callback_first_pause",
             "proxy_timeout",

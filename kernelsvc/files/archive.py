@@ -1,8 +1,8 @@
 """A workspace as a tar.gz: made piece by piece, and read without trusting it.
 
 What is packed are regular files and directories, at the permissions that they have but for setuid,
-setgid and sticky bits. Links, FIFOs, sockets and devices are left out, and so is the session's data
-file. A file that shrinks while it is packed is filled up with zeros, as tar does.
+setgid and sticky bits. Links, FIFOs, sockets and devices are left out, and so are the service's own
+files. A file that shrinks while it is packed is filled up with zeros, as tar does.
 """
 
 import os
@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 
 from kernelsvc.files.beneath import NotRegular, open_regular
-from kernelsvc.files.session_data import DATA_FILE
+from kernelsvc.files.own import what_it_is
 from kernelsvc.files.tree import Entry, walk
 from kernelsvc.files.workspace import Workspaces
 
@@ -62,7 +62,7 @@ def _pack(workspace: int, owner: int) -> Generator[bytes, None, None]:
 def _blocks(workspace: int, owner: int) -> Iterator[bytes]:
     size = 0
     for entry in walk(workspace):
-        if entry.path is None or entry.path.split(b"/")[0] == DATA_FILE.encode():
+        if entry.path is None or what_it_is(entry.path):
             continue
         for block in _member(entry, owner):
             size += len(block)

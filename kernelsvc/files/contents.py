@@ -17,9 +17,9 @@ from kernelsvc.files.beneath import (
     open_beneath,
     open_regular,
 )
+from kernelsvc.files.own import OWN_FILES
 from kernelsvc.files.path import MAX_PATH_BYTES
 from kernelsvc.files.placing import make_directories
-from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.told import shown, told
 from kernelsvc.files.tree import walk
 from kernelsvc.files.workspace import Workspaces
@@ -87,7 +87,7 @@ def _listed(directory: int, prefix: bytes) -> FileList:
         if not stat.S_ISREG(entry.status.st_mode) or entry.path is None:
             continue
         path = prefix + entry.path
-        if path == DATA_FILE.encode() or len(path) > MAX_PATH_BYTES:
+        if path in OWN_FILES or len(path) > MAX_PATH_BYTES:
             continue
         count += 1
         size += entry.status.st_size

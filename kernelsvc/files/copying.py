@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from kernelsvc.errors import FileNotAccessible, WorkspaceFull
@@ -33,7 +33,7 @@ class TreeCopy:
     """One copy, from the open directory `source` into the open, empty directory `target`.
 
     The target is the service's own while this lasts; what is made there is given to `owner`.
-    `source_owner` is the user whom the source's files belong to. `skipped` is a path that is left
+    `source_owner` is the user whom the source's files belong to. `skipped` are paths that are left
     out, `limit` the most that the copy may count for, in bytes. `check` is called now and then, and
     raises where the copy is not wanted any more.
     """
@@ -42,7 +42,7 @@ class TreeCopy:
     target: int
     owner: Owner | None
     source_owner: int
-    skipped: bytes
+    skipped: Collection[bytes]
     limit: int
     check: Callable[[], None]
     _used: int = 0
@@ -57,7 +57,7 @@ class TreeCopy:
         """
         try:
             for entry in walk(self.source, unlock=True):
-                if entry.path is not None and entry.path != self.skipped:
+                if entry.path is not None and entry.path not in self.skipped:
                     self._copy(entry, entry.path)
             for path, mode in reversed(self._modes):
                 self._set_mode(path, mode)

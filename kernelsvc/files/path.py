@@ -1,7 +1,7 @@
 """Paths of files in a workspace, as callers give them: decided without looking at any file."""
 
 from kernelsvc.errors import FieldProblem, InvalidRequest
-from kernelsvc.files.session_data import DATA_FILE
+from kernelsvc.files.own import what_it_is
 
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
@@ -19,11 +19,11 @@ def relative_path(text: str, field: str = "path") -> bytes:
 
 
 def changeable_path(text: str, field: str = "path") -> bytes:
-    """The same for a file that is to be put or deleted, which the session's data is not."""
+    """The same for a file that is to be put or deleted, which the service's own are not."""
     path = relative_path(text, field)
-    if path.split(b"/")[0] == DATA_FILE.encode():
-        problem = f"{DATA_FILE} is the session's data; change `data` of the session instead"
-        raise InvalidRequest([FieldProblem(field, problem)])
+    if (own := what_it_is(path)) is not None:
+        name = path.split(b"/")[0].decode()
+        raise InvalidRequest([FieldProblem(field, f"{name} {own}")])
     return path
 
 

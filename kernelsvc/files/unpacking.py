@@ -23,9 +23,9 @@ from kernelsvc.errors import FieldProblem, InvalidRequest, shortened
 from kernelsvc.files.beneath import NotRegular, kind_of, open_beneath
 from kernelsvc.files.charge import LEAST_CHARGE, charge_of
 from kernelsvc.files.directory import Owner, give
+from kernelsvc.files.own import what_it_is
 from kernelsvc.files.path import relative_path
 from kernelsvc.files.placing import make_directories
-from kernelsvc.files.session_data import DATA_FILE
 from kernelsvc.files.told import told
 
 _PIECE = 256 * 1024
@@ -157,8 +157,8 @@ def _checked(member: tarfile.TarInfo, done: Unpacked) -> bytes | None:
         problem = f"is {_kind(member)}; only regular files and directories are taken"
     elif member.mode & (stat.S_ISUID | stat.S_ISGID):
         problem = "has a setuid or setgid bit"
-    elif path.split(b"/")[0] == DATA_FILE.encode():
-        problem = "is the session's data; change `data` of the session instead"
+    elif (own := what_it_is(path)) is not None:
+        problem = own
     elif path in done.named:
         problem = "is in the archive twice"
     elif path in (done.directories if member.isreg() else done.files):

@@ -29,7 +29,7 @@ from kernelsvc.files.copying import TreeCopy
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.handover import Gate, hand_over, take_back
 from kernelsvc.files.moving_in import move_in
-from kernelsvc.files.session_data import DATA_FILE
+from kernelsvc.files.own import MEMORY_FILES, OWN_FILES
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
 
 log = structlog.get_logger()
@@ -184,9 +184,8 @@ class Workspaces:
                     self.directory(session_id) as source,
                     directory_at(staging, os.fsencode(name)) as target,
                 ):
-                    skipped = DATA_FILE.encode()
                     TreeCopy(
-                        source, target, self.owner, self.owner_uid, skipped, limit, check
+                        source, target, self.owner, self.owner_uid, OWN_FILES, limit, check
                     ).make()
             except BaseException:
                 self.drop_copy(self._staging / name)
@@ -221,10 +220,16 @@ class Workspaces:
         with contextlib.suppress(OSError), self.directory(session_id) as workspace:
             for entry in walk(workspace):
                 is_file = not stat.S_ISDIR(entry.status.st_mode)
-                if is_file and entry.path != DATA_FILE.encode():
+                if is_file and entry.path not in OWN_FILES:
                     count += 1
                     size += entry.status.st_size
         return count, size
+
+    def forget_memory(self, session_id: str) -> None:
+        """Delete what was kept of the session's memory; none is fine too."""
+        with contextlib.suppress(OSError), self.directory(session_id) as workspace:
+            for name in MEMORY_FILES:
+                delete_tree(workspace, name)
 
     def charged(self, session_id: str, enough: float = math.inf) -> int:
         """The bytes that count against the session's limit; not all, where it is over `enough`."""

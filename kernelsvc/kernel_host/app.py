@@ -20,6 +20,7 @@ from kernelsvc.kernel_host.imports import import_from_workspace, reseed
 from kernelsvc.kernel_host.iopub import IOThread
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
+from kernelsvc.kernel_host.memory.state import Baseline
 from kernelsvc.kernel_host.session import KernelSession
 from kernelsvc.kernel_host.streams import Output, install
 
@@ -126,6 +127,7 @@ def run_kernel(connection_file: str, announce: Callable[[], None]) -> int:
     app.log.setLevel(logging.CRITICAL)
     reseed()
     import_from_workspace()
+    Kernel.baseline = Baseline.now()
     announce()
     try:
         app.start()

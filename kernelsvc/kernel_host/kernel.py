@@ -1,7 +1,8 @@
 """The kernel of a session: IPythonKernel with what a run needs and the stock kernel lacks.
 
 What a run asks for travels in the execute request's metadata under `METADATA_KEY`
-(`{"env": {...}, "stdin": "..."}`): the Jupyter messaging protocol leaves metadata to its users. How
+(`{"env": {...}, "stdin": "..."}`): the Jupyter messaging protocol leaves metadata to its users. A
+request with a `memory` there (`memory.told`) runs no code, but keeps what the kernel holds. How
 such a request has ended is in the metadata of its `idle`, which the service waits for anyway, and
 no reply is sent beside it. Requests of other clients are answered as the protocol has it.
 """
@@ -20,6 +21,8 @@ from ipykernel.ipkernel import IPythonKernel
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
 
+from kernelsvc.kernel_host.memory import told
+from kernelsvc.kernel_host.memory.state import Baseline
 from kernelsvc.kernel_host.shell import Shell
 from kernelsvc.kernel_host.streams import Output
 from kernelsvc.kernel_host.wire import METADATA_KEY
@@ -41,6 +44,7 @@ class Kernel(IPythonKernel):
 
     shell_class = Shell
     output: Output
+    baseline: Baseline
     _execute_sleep = 0  # the stock pause is for clients that lose output
 
     def __init__(self, **kwargs: Any) -> None:
@@ -143,6 +147,9 @@ class Kernel(IPythonKernel):
             await super().execute_request(stream, ident, parent)
             return
         asked, metadata = parent["content"], parent["metadata"]
+        if (memory := metadata[METADATA_KEY].get("memory")) is not None:
+            self._remember(parent, memory)
+            return
         silent, code = asked["silent"], asked["code"]
         if not silent:
             self.execution_count += 1
@@ -156,6 +163,20 @@ class Kernel(IPythonKernel):
                     stream.flush()
         finally:
             self._say_ended(parent, reply)
+
+    def _remember(self, parent: Any, asked: dict[str, Any]) -> None:
+        """Write what this kernel holds to a file, or read it from one; an interrupt ends that."""
+        ended: dict[str, Any] = {}
+        try:
+            self.accept_interrupts()
+            ended = {"memory": told.carry_out(asked, self.shell, self.baseline)}
+        except KeyboardInterrupt:
+            ended = {"memory": {"lost": "it was interrupted"}}
+        except Exception as error:  # noqa: BLE001  # the code may have broken what this works with
+            ended = {"memory": {"lost": type(error).__name__}}
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.iopub_thread.send_at_once(self._status("idle", parent, ended))
 
     def _say_ended(self, parent: Any, reply: dict[str, Any]) -> None:
         """Say `idle` of a run, and how it has ended, where code has not broken what finds out."""

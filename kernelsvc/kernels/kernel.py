@@ -15,6 +15,7 @@ behind the last byte, so `ended` comes after every message has been read.
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,10 +30,12 @@ from kernelsvc.kernels import messages
 from kernelsvc.kernels.channel import Channel, Readers
 from kernelsvc.kernels.host import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
+from kernelsvc.models.memory import MemoryTold
 
 LOST_SECONDS = 1.0
 _NUDGE_SECONDS = 0.2
 _DISCONNECT_SECONDS = 2.0
+_INTERRUPT_SECONDS = 0.1
 _HIGH_WATER = 64
 
 EventSink = Callable[[Event], None]
@@ -50,6 +53,7 @@ class Execution:
         self.started_at: float | None = None
         self.is_done = False
         self.reply: Replied | None = None
+        self.memory: MemoryTold | None = None
         self.complete = False
         self.released = False
         self._sink = sink
@@ -91,9 +95,10 @@ class Execution:
         match event:
             case Started():
                 self._begin()
-            case Idle(reply):
+            case Idle(reply, memory):
                 self._idle = True
                 self.reply = reply or self.reply
+                self.memory = memory
                 self._conclude()
             case _:
                 self._sink(event)
@@ -220,23 +225,49 @@ class Kernel:
         self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
     ) -> Execution:
         """Send an execute request; `sink` gets what it puts out, as it comes."""
-        return self._execute(messages.execute_content(code), env, stdin, sink)
+        metadata = messages.execute_metadata(env, stdin)
+        return self._send_request(messages.execute_content(code), metadata, sink)
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
         if self._no_op is None:
             return
-        nothing = messages.execute_content(self._no_op, counted=False)
-        execution = self._execute(nothing, {}, None, lambda event: None)
+        execution = self._send_nothing(messages.execute_metadata({}, None), self._no_op)
         await execution.until_done(seconds)
         self._execution = None
 
-    def _execute(
-        self, content: dict[str, Any], env: dict[str, str], stdin: str | None, sink: EventSink
+    async def remember(
+        self, asked: dict[str, Any], seconds: float, is_in_vain: Callable[[], bool]
+    ) -> MemoryTold | None:
+        """Have it save or restore what it holds (`kernel_host.memory.told`).
+
+        None where it ends over it, or says nothing for so long. It is interrupted when that comes
+        to be in vain, of which `ring` tells.
+        """
+        execution = self._send_nothing(messages.memory_metadata(asked))
+        deadline = time.monotonic() + seconds
+        while not execution.is_done and (left := deadline - time.monotonic()) > 0:
+            if is_in_vain():
+                # More than once: it may not have come to the request yet.
+                self.process.signal(signal.SIGINT)
+                left = min(left, _INTERRUPT_SECONDS)
+            await execution.news(left)
+        self._execution = None
+        return execution.memory
+
+    def ring(self) -> None:
+        """Let who waits for this kernel look."""
+        if self._execution is not None:
+            self._execution.ring()
+
+    def _send_nothing(self, metadata: dict[str, Any], no_op: str = "None") -> Execution:
+        nothing = messages.execute_content(no_op, counted=False)
+        return self._send_request(nothing, metadata, lambda event: None)
+
+    def _send_request(
+        self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink
     ) -> Execution:
-        message = self._session.msg(
-            "execute_request", content, metadata=messages.execute_metadata(env, stdin)
-        )
+        message = self._session.msg("execute_request", content, metadata=metadata)
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
         if self.ended.is_set():
             execution.end()

@@ -82,7 +82,7 @@ def _on_deno(name: str, aliases: tuple[str, ...], display_name: str) -> Language
 
 
 _LANGUAGES: Final = (
-    Language("python", ("py", "python3"), "Python", PYTHON, Supports(displays=True)),
+    Language("python", ("py", "python3"), "Python", PYTHON, Supports(displays=True, sleep=True)),
     _on_deno("javascript", (), "JavaScript"),
     _on_deno("node", ("nodejs", "js"), "JavaScript with Node's modules"),
     _on_deno("typescript", ("ts",), "TypeScript"),
@@ -153,6 +153,11 @@ class Languages:
         """What runs a session's language; one that is not known any more has no kernel of it."""
         language = self.find(name)
         return language.kernelspec if language else name
+
+    def remembers(self, name: str) -> bool:
+        """Whether sessions of a language keep their memory while they sleep."""
+        language = self.find(name)
+        return language is not None and language.supports.sleep
 
     def check_env(self, name: str, env: Mapping[str, str]) -> None:
         """Raise InvalidRequest where runs of a session's language cannot be given variables."""

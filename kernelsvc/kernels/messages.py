@@ -25,8 +25,13 @@ from kernelsvc.models.event import (
     UpdateDisplay,
 )
 from kernelsvc.models.fields import json_problem
+from kernelsvc.models.memory import MemoryTold, NotRestored
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+_MOST_NAMES = 1001
+_MOST_CHARACTERS = 256
+"""What is taken over of what a kernel says of variables."""
 
 _NOT_AS_THE_PROTOCOL_SAYS = (
     AttributeError,
@@ -82,6 +87,11 @@ def execute_metadata(env: dict[str, str], stdin: str | None) -> Message:
     return {METADATA_KEY: {"env": env, "stdin": stdin}}
 
 
+def memory_metadata(asked: Message) -> Message:
+    """The metadata of a request that has our kernel save or restore what it holds."""
+    return {METADATA_KEY: {"memory": asked}}
+
+
 def parent_id(message: Message) -> str | None:
     """The id of the request that a message is about."""
     parent = message.get("parent_header")
@@ -94,7 +104,7 @@ def event(message: Message) -> Event | None:
     try:
         kind = message["msg_type"]
         if kind == "status" and message["content"]["execution_state"] == "idle":
-            return Idle(_ended(message))
+            return _ended(message)
         return _event(kind, message["content"])
     except _NOT_AS_THE_PROTOCOL_SAYS:
         return None
@@ -140,10 +150,25 @@ def reply(message: Message) -> Replied:
     return _replied(_object_or_empty(message.get("content")))
 
 
-def _ended(idle: Message) -> Replied | None:
-    """What our kernel adds to the `idle` of a run."""
+def _ended(idle: Message) -> Idle:
+    """The `idle` of a request, with what our kernel adds to it."""
     ended = _object_or_empty(idle.get("metadata")).get(METADATA_KEY)
-    return _replied(ended) if isinstance(ended, dict) else None
+    if not isinstance(ended, dict):
+        return Idle()
+    memory = ended.get("memory")
+    return Idle(_replied(ended), None if memory is None else _memory(_object(memory)))
+
+
+def _memory(said: Message) -> MemoryTold:
+    if (lost := said.get("lost")) is not None:
+        return MemoryTold(lost=_short(lost))
+    missing = [NotRestored(name=_short(name), reason=_short(reason))
+               for name, reason in said["not_restored"][:_MOST_NAMES]]  # fmt: skip
+    return MemoryTold(tuple(map(_short, said["restored"][:_MOST_NAMES])), tuple(missing))
+
+
+def _short(text: Any) -> str:
+    return plain(text)[:_MOST_CHARACTERS]
 
 
 def _replied(said: Message) -> Replied:

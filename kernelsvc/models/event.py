@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kernelsvc.models.memory import MemoryTold
 from kernelsvc.models.output import MimeBundle
 
 
@@ -77,10 +78,12 @@ class Replied:
 class Idle:
     """Nothing more will be said about the request, but by its threads and tasks.
 
-    `reply` is there where the kernel is one of ours, which sends none beside it.
+    `reply` is there where the kernel is one of ours, which sends none beside it; `memory` where it
+    was asked to save or restore what it holds.
     """
 
     reply: Replied | None = None
+    memory: MemoryTold | None = None
 
 
 Event = Started | Text | Display | UpdateDisplay | Result | Raised | ClearOutput | Idle

@@ -29,6 +29,7 @@ from kernelsvc.models.fields import (
     UtcTime,
 )
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory, NotRestored
 from kernelsvc.models.setup import Setup, SetupResult, SetupStatus
 
 SessionState = Literal["starting", "setting_up", "idle", "running", "sleeping", "failed"]
@@ -134,6 +135,7 @@ class SessionRecord:
     setup: Setup | None = None
     setup_status: SetupStatus | None = None
     setup_result: SetupResult | None = None
+    memory: KeptMemory | None = None
 
 
 class Session(BaseModel):
@@ -141,7 +143,8 @@ class Session(BaseModel):
 
     `limits` are what holds for it, where it asked for nothing the service's.
     `sleep_after` is what holds for this session, its own or the service's. `file_count` and
-    `total_size_bytes` are those of the workspace, without `.session_data.json`.
+    `total_size_bytes` are those of the workspace, without `.session_data.json`. `restored` and
+    `not_restored` say which variables came back when the session woke last, and which did not.
     """
 
     id: str
@@ -166,6 +169,8 @@ class Session(BaseModel):
     allowInternetAccess: bool
     allowPublicAccess: bool
     run_count: int
+    restored: list[str] = Field(default_factory=list)
+    not_restored: list[NotRestored] = Field(default_factory=list)
     owner: str
 
 

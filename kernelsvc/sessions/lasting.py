@@ -4,6 +4,7 @@ A change is made here first: what a run writes at its end is what is here, and t
 order.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -39,10 +40,20 @@ class Lasting:
         self.settings = replace(self.settings, **others)
         return before
 
-    async def store(self, changes: Changes) -> None:
-        """Change them in the store; raises SessionNotFound where it is there no more."""
-        if not await self._store.change(self.settings.id, changes):
-            raise SessionNotFound(self.settings.id)
+    async def patch(self, changes: Changes, take_over: Callable[[], None]) -> None:
+        """Change fields here and in the store, or in neither; `take_over` is called behind each.
+
+        Raises SessionNotFound where it is in the store no more.
+        """
+        before = self.apply(changes)
+        take_over()
+        try:
+            if not await self._store.change(self.settings.id, changes):
+                raise SessionNotFound(self.settings.id)
+        except BaseException:
+            self.apply(before)
+            take_over()
+            raise
 
     async def change(self, changes: Changes) -> None:
         """Change fields here and in the store, unless the session has gone there."""

@@ -4,8 +4,6 @@ Theory of operation. One *turn* at a time, in order of arrival (asyncio's Lock i
 wake, a restart, a sleep. What takes a turn is a task of this object, not of the request that asked,
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
 turn of a run that is going on: they reach it through its `StopSignal`. A setup has the first turn.
-
-`_lost` says why the session's memory is gone since the last answer, until an answer has told it.
 """
 
 import asyncio
@@ -15,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, SessionNotFound, ShuttingDown
+from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
@@ -28,6 +26,8 @@ from kernelsvc.sessions.data import DataSync
 from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.lasting import Lasting
+from kernelsvc.sessions.leaving import Leaving
+from kernelsvc.sessions.memory import SessionMemory, Woken
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
@@ -37,7 +37,6 @@ from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 from kernelsvc.sessions.visits import Visits
 
-_ASLEEP = "the session was asleep"
 _NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
 
 T = TypeVar("T")
@@ -76,7 +75,6 @@ class LiveSession:
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
-        self._lost = _ASLEEP if record.run_count else lost
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._lasting = Lasting(record, self._data, parts.sessions)
@@ -93,6 +91,9 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
+        self._memory = SessionMemory(record, parts, self.room, self._slot, lost)
+        grace = parts.policy.grace
+        self._leaving = Leaving(self._lasting, self._slot, self._memory, self._background, grace)
         self.setup = SettingUp(self._lasting.change)
         self.setup.begin(record, parts.setups, limits, capacity, self._turns)
 
@@ -153,6 +154,11 @@ class LiveSession:
         return self.setup.seat or self._slot.seat
 
     @property
+    def woken(self) -> Woken:
+        """Which variables it woke with; none while it sleeps."""
+        return self._memory.woken
+
+    @property
     def sleep_after(self) -> float:
         """Seconds of inactivity after which the session sleeps; infinity for never."""
         own = self._record.sleep_after
@@ -186,7 +192,7 @@ class LiveSession:
 
     async def _wake(self) -> None:
         if self._record.persistent:
-            await self._slot.ensure()
+            await self._memory.ready()
 
     async def wake(self) -> None:
         """Return when the session has a kernel; raises KernelStartFailed."""
@@ -209,7 +215,7 @@ class LiveSession:
 
     async def _restart(self) -> None:
         await self._slot.drop(self._policy.grace)
-        self._lost = "the kernel was restarted"
+        self._memory.lose("the kernel was restarted")
         await self._wake()
 
     async def sleep(self) -> None:
@@ -223,18 +229,9 @@ class LiveSession:
 
     async def _fall_asleep(self) -> None:
         self._check_may_sleep()
-        await self._end_kernel()
+        await self._leaving.end_kernel(lambda: len(self._queue) > 0 and not self._closed)
         await self._slot.free()
-        self._lost = _ASLEEP if self._record.run_count else self._lost
-
-    async def _end_kernel(self) -> None:
-        """End the kernel politely, and keep what it has left behind."""
-        if self._slot.kernel is not None:
-            await self._slot.leave(self._policy.grace)
-            await self._data.take()
-            await self._lasting.change({"data": self._data.value})
-            log.info("session_slept", session_id=self._record.id)
-        await self._background.save()
+        self._memory.fell_asleep(self._record.run_count)
 
     def stop_for(self, exceeded: LimitExceeded) -> None:
         """Kill the kernel or the setup, which has taken too much."""
@@ -244,43 +241,38 @@ class LiveSession:
     def _kernel_died(self, returncode: int) -> None:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
         if self._current is None and not self._closed:
-            how = result.how_it_ended(returncode)
-            exceeded = self._slot.exceeded()
-            self._lost = (
-                f"between runs, {exceeded.message}; the kernel was killed and replaced"
-                if exceeded
-                else f"the kernel {how} between runs and was replaced"
-            )
-            log.warning("kernel_died", session_id=self._record.id, how=how)
+            why = result.why_between_runs(returncode, self._slot.exceeded())
+            self._memory.lose(why)
+            log.warning("kernel_died", session_id=self._record.id, why=why)
             self.begin_wake()
 
     # ---- changes from outside
 
     async def patch(self, changes: dict[str, Any]) -> None:
         """Change the record, here and in the store; raises SessionNotFound."""
-        before = self._lasting.apply(changes)
-        self._slot.internet = self._record.allow_internet_access
         self.active_at = time.monotonic()
-        try:
-            await self._lasting.store(changes)
-        except BaseException:
-            self._lasting.apply(before)
-            self._slot.internet = self._record.allow_internet_access
-            raise
+        await self._lasting.patch(changes, self._take_over)
+
+    def _take_over(self) -> None:
+        self._slot.internet = self._record.allow_internet_access
 
     async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the files and data while no run goes on; raises QueueFull.
 
         It waits as a run does. What the code's threads do meanwhile cannot be known.
         """
-        if self._turns.waiting >= self._policy.max_queued_runs:
-            raise QueueFull(self._record.id, self._policy.max_queued_runs)
 
         async def do() -> T:
             await self._data.take()
             return await work()
 
-        return await self._turns.do(do)
+        return await self._queue.between(self._record.id, do)
+
+    async def retire(self, by: float) -> None:
+        """Sleep once nothing goes on; the memory must have been saved by then (monotonic)."""
+        self._memory.save_by = by
+        await self.finish()
+        await self.sleep()
 
     async def finish(self) -> None:
         """Return when nothing is going on or queued."""
@@ -300,7 +292,7 @@ class LiveSession:
         self._slot.close(kill=delete)
         await self.finish()
         if not delete:
-            await self._end_kernel()
+            await self._leaving.end_kernel(lambda: False)
         await self._slot.free()
 
     # ---- runs
@@ -319,7 +311,9 @@ class LiveSession:
         if request.if_busy == "reject" and self.setup.is_going_on:
             raise SessionBusy(self._record.id)
         self._languages.check_env(self._record.language, request.env)
-        return self._queue.submit(self._record, request, left, see_through=see_through)
+        job = self._queue.submit(self._record, request, left, see_through=see_through)
+        self._memory.hurry()
+        return job
 
     async def cancel(self, job: RunJob) -> None:
         """Interrupt the run where its code runs; where it waits, it never begins."""
@@ -327,10 +321,12 @@ class LiveSession:
 
     async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
         if error is None:
-            run = job.cancelled(self._lost, self._data.value)
+            run = job.cancelled(self._memory.lost, self._data.value)
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
+        if (memory := self._memory.recounted(self._record.run_count)) is not None:
+            await self._lasting.change({"memory": memory})
         return run
 
     async def _run(self, job: RunJob) -> Run:
@@ -340,15 +336,17 @@ class LiveSession:
             return await job.ended
         if not self._record.persistent:
             await self._clear()
-        await self._slot.ensure()
+        await self._memory.ready()
         await self._data.put()
+        if not job.is_cancelled:
+            await self._memory.diverge()
         if job.is_cancelled:
             return await job.ended
         self._current = job.begin()
         started = time.monotonic()
         meter = Meter(self._slot.pid())
         try:
-            kernel, follow = await self._slot.ensure(), self._background.follow
+            kernel, follow = await self._memory.ready(), self._background.follow
             ending = await execute(kernel, job, self._record, self._policy, self._current, follow)
         finally:
             spent = meter.stop()
@@ -358,7 +356,7 @@ class LiveSession:
             self._slot.expect_end()
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        lost_before, self._lost = self._lost, None
+        lost_before, restored_before = self._memory.take_news()
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -366,7 +364,7 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, lost_before, exceeded),
+            **result.fields(ending, collected, lost_before, exceeded, restored_before),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)
@@ -395,4 +393,4 @@ class LiveSession:
         await self._slot.free()
         await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
-        self._lost = _NOT_PERSISTENT
+        self._memory.lose(_NOT_PERSISTENT)

@@ -8,9 +8,19 @@ from kernelsvc.sessions.capacity import CapacityPolicy
 
 
 @dataclass(frozen=True)
+class MemoryPolicy:
+    """Whether sleep keeps memory; how long, in seconds, it may take to save or to restore it."""
+
+    keep: bool
+    seconds: float
+    most_bytes: int
+
+
+@dataclass(frozen=True)
 class SessionPolicy:
     """Times in seconds, sizes in bytes.
 
+    What a session's kernel holds is kept while it sleeps, if that takes no more than `memory`.
     `max_queued_runs` may wait in one session behind the one that executes. `background_bytes` of
     what a run's threads print after its end are kept. `limits` and
     `internet_by_default` hold for sessions that say nothing of it.
@@ -30,3 +40,4 @@ class SessionPolicy:
     capacity: CapacityPolicy
     grace: Grace
     base_url: str
+    memory: MemoryPolicy

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from kernelsvc.errors import KernelsvcError, QueueFull, SessionBusy, ShuttingDown
 from kernelsvc.kernels.ladder import Stop
@@ -9,6 +10,8 @@ from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.job import Jobs, RunJob
 from kernelsvc.sessions.turns import Turns
+
+T = TypeVar("T")
 
 
 class RunQueue:
@@ -68,6 +71,12 @@ class RunQueue:
             self._turns.begin(lambda: self._run(job), lambda: self._leave(job), job.ended)
         job.ended.add_done_callback(lambda _: self.jobs.ended(job))
         return job
+
+    async def between(self, session_id: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something in a turn of its own, as a run would have it; raises QueueFull."""
+        if self._turns.waiting >= self._max_queued:
+            raise QueueFull(session_id, self._max_queued)
+        return await self._turns.do(work)
 
     def _leave(self, job: RunJob) -> None:
         left = self._inside.pop(job, None)

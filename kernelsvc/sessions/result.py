@@ -17,14 +17,15 @@ def fields(
     collected: Collected,
     lost_before: str | None,
     exceeded: LimitExceeded | None = None,
+    restored_before: str | None = None,
 ) -> dict[str, Any]:
     """The fields of `Run` that tell how it ended and what it put out.
 
-    `lost_before` says why the memory was lost before the run, where it was; `exceeded`, which limit
-    the kernel was killed for.
+    `lost_before` says why the memory was lost before the run, `restored_before` that it was
+    restored and what of it was not; `exceeded`, which limit the kernel was killed for.
     """
     code = exit_code(ending)
-    kept, detail = memory(ending, lost_before, exceeded)
+    kept, detail = memory(ending, lost_before, exceeded, restored_before)
     error = collected.error
     told = error and RunError(
         ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)
@@ -72,7 +73,10 @@ def status(ending: Ending, code: int) -> RunStatus:
 
 
 def memory(
-    ending: Ending, lost_before: str | None, exceeded: LimitExceeded | None = None
+    ending: Ending,
+    lost_before: str | None,
+    exceeded: LimitExceeded | None = None,
+    restored_before: str | None = None,
 ) -> tuple[Memory, str | None]:
     """What became of the session's memory since the last answer, and why."""
     if exceeded is not None:
@@ -81,6 +85,8 @@ def memory(
         return "lost", _why_it_ended(ending)
     if lost_before is not None:
         return "lost", lost_before
+    if restored_before is not None:
+        return "restored", restored_before
     return "kept", None
 
 
@@ -93,6 +99,13 @@ def _why_it_ended(ending: Ending) -> str:
         return "the session was ended while the run was going on"
     assert ending.returncode is not None
     return f"the kernel {how_it_ended(ending.returncode)} during the run and was replaced"
+
+
+def why_between_runs(returncode: int, exceeded: LimitExceeded | None) -> str:
+    """Why the memory is lost of a kernel that ended while nothing ran."""
+    if exceeded is not None:
+        return f"between runs, {exceeded.message}; the kernel was killed and replaced"
+    return f"the kernel {how_it_ended(returncode)} between runs and was replaced"
 
 
 def how_it_ended(returncode: int) -> str:

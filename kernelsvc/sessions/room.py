@@ -35,6 +35,14 @@ class Room:
             raise WorkspaceFull(int(self._limit), used)
         self.ceiling = max(self._limit, min(used + _SLACK, most))
 
+    def left(self) -> float:
+        """What may still be added to it, in bytes."""
+        return max(0, self._limit - self._workspaces.charged(self._session_id))
+
+    def forget_memory(self) -> None:
+        """Delete what was kept of the session's memory."""
+        self._workspaces.forget_memory(self._session_id)
+
     def move_to(self, spare: Path) -> None:
         """Make an empty directory the workspace, with all its files; raises NotHandedOver."""
         self._workspaces.hand_over(self._session_id, spare)

@@ -1,6 +1,7 @@
 """What can be done with sessions: the table of contents of the product."""
 
 import asyncio
+import time
 from collections import ChainMap
 from typing import Final
 
@@ -122,11 +123,15 @@ class SessionService:
         self.ports.refuse_new()
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the runs that are going on or queued, so long at most."""
+        """Wait for the runs that are going on or queued, and then for sleep, so long at most."""
+        save_by = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
-                going = *self._live.values(), *self.one_offs.live.values()
-                await asyncio.gather(*(live.finish() for live in going))
+                await asyncio.gather(
+                    *(live.retire(save_by) for live in self._live.values()),
+                    *(live.finish() for live in self.one_offs.live.values()),
+                    return_exceptions=True,
+                )
         except TimeoutError:
             log.warning("drain_timed_out", seconds=seconds)
 
@@ -362,6 +367,8 @@ class SessionService:
             total_size_bytes=size,
             setup_status=live.setup.status(record) if live else record.setup_status,
             setup_result=await live.setup.result(record) if live else record.setup_result,
+            restored=list(live.woken.restored) if live else [],
+            not_restored=list(live.woken.not_restored) if live else [],
             allowInternetAccess=record.allow_internet_access,
             allowPublicAccess=record.allow_public_access,
         )

@@ -1,5 +1,6 @@
 """Queries on sessions."""
 
+from dataclasses import asdict
 from typing import Any, cast
 
 from sqlalchemy import delete, func, select, tuple_, update
@@ -10,6 +11,7 @@ from sqlmodel import col
 from kernelsvc.errors import FieldProblem, InvalidRequest, SessionExists
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.models.setup import Setup, SetupResult, SetupStatus
 from kernelsvc.store.database import Database
@@ -141,6 +143,8 @@ def _stored(value: Any) -> Any:
             return value.model_dump(mode="json", exclude_defaults=True)
         case SetupResult():
             return value.model_dump(mode="json", exclude={"log", "stdout", "stderr"})
+        case KeptMemory():
+            return asdict(value)
     return value
 
 
@@ -165,6 +169,7 @@ def _row(record: SessionRecord) -> SessionRow:
         setup=_stored(record.setup),
         setup_status=record.setup_status,
         setup_result=_stored(record.setup_result),
+        memory=_stored(record.memory),
     )
 
 
@@ -189,4 +194,5 @@ def _record(row: SessionRow) -> SessionRecord:
         setup=None if row.setup is None else Setup(**row.setup),
         setup_status=cast(SetupStatus | None, row.setup_status),
         setup_result=None if row.setup_result is None else SetupResult(**row.setup_result),
+        memory=KeptMemory(**row.memory) if row.memory else None,
     )

@@ -51,6 +51,7 @@ class SessionRow(SQLModel, table=True):
     setup: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     setup_status: str | None = Field(default=None, max_length=16)
     setup_result: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    memory: dict[str, Any] | None = Field(default=None, sa_type=JSON)
 
 
 class CodeRow(SQLModel, table=True):

@@ -93,7 +93,7 @@ def test_a_session_that_wakes_finds_its_files_in_the_kernel_that_waited(io_loop,
         run = await service.api.run("print(open('link/er/file').read()); " + WHERE)
         assert service.how() == "claimed"
         assert run["stdout"] == "kept\n/workspace ['deep', 'link']\n"
-        assert (run["data"], run["memory"]) == ({"n": 2}, "lost")
+        assert (run["data"], run["memory"]) == ({"n": 2}, "restored")
         assert run["memory_detail"] == "the session was asleep"
         await service.api.run("open('new', 'w').write('from the code')")
         got = await service.api.http.get("/api/sessions/s/files/new")

@@ -62,6 +62,8 @@ async def test_a_new_session_shows_every_field_of_the_contract(api):
         "allowInternetAccess": False,
         "allowPublicAccess": True,
         "run_count": 0,
+        "restored": [],
+        "not_restored": [],
         "owner": "local",
     }
 

@@ -245,7 +245,7 @@ async def test_children_of_the_code_are_gone_when_it_sleeps(api):
 
 
 @pytest.mark.parametrize("woken", [False, True])
-async def test_the_next_run_says_that_memory_is_lost_and_why_and_the_rest_is_there(api, woken):
+async def test_the_next_run_says_that_memory_is_restored_and_the_rest_is_there_too(api, woken):
     before = await api.create(data={"a": 1}, metadata={"m": 2}, default_timeout=44, env={"E": "x"})
     first = await api.run("x = 1; open('file', 'w').write('content')")
     await api.send("POST", "/api/sessions/s/sleep")
@@ -253,13 +253,13 @@ async def test_the_next_run_says_that_memory_is_lost_and_why_and_the_rest_is_the
         answer = await api.send("POST", "/api/sessions/s/wake")
         assert (answer.status, answer.json["state"]) == (200, "idle")
     run = await api.run(
-        "import os; print('x' in globals(), open('file').read(), os.environ['E'],"
+        "import os; print(x, open('file').read(), os.environ['E'],"
         " open('.session_data.json').read())"
     )
-    assert run["stdout"] == 'False content x {"a": 1}\n'
-    assert run["memory"] == "lost"
-    assert "asleep" in run["memory_detail"]
-    assert run["execution_count"] == 1
+    assert run["stdout"] == '1 content x {"a": 1}\n'
+    assert run["memory"] == "restored"
+    assert run["memory_detail"] == "the session was asleep"
+    assert run["execution_count"] == 2
     after = await api.session()
     assert after["run_count"] == 2
     unchanged = ("id", "created_at", "data", "metadata", "default_timeout", "env", "sleep_after")
@@ -268,15 +268,6 @@ async def test_the_next_run_says_that_memory_is_lost_and_why_and_the_rest_is_the
     assert [entry["run_id"] for entry in history] == [run["run_id"], first["run_id"]]
     again = await api.run("2")
     assert (again["memory"], again["memory_detail"]) == ("kept", None)
-
-
-async def test_a_sleep_by_itself_loses_memory_and_the_next_run_says_so(api):
-    await api.create(sleep_after=0.2)
-    await api.run("x = 1")
-    await until(api, "sleeping")
-    run = await api.run("'x' in globals()")
-    assert (run["text"], run["memory"]) == ("False", "lost")
-    assert "asleep" in run["memory_detail"]
 
 
 async def test_wake_starts_a_kernel_and_waking_twice_keeps_it(api):

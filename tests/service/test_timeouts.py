@@ -231,7 +231,7 @@ async def test_a_kernel_that_is_killed_between_runs_is_replaced_and_the_answer_s
     if moment == "idle":
         pid = int((await api.run("before = 1; import os; os.getpid()"))["text"])
         process_inside(pid).kill()
-        await eventually(lambda: server.service._live["s"]._lost)
+        await eventually(lambda: server.service._live["s"]._memory.lost)
     else:
         hosts = await eventually(lambda: named("kernel-host"))
         hosts[0].kill()

@@ -31,7 +31,7 @@ def target(tmp_path):
 
 def copy(source, target, limit=UNLIMITED, check=lambda: None):
     with directory_by_path(bytes(source)) as old, directory_by_path(bytes(target)) as new:
-        TreeCopy(old, new, None, os.geteuid(), b"skipped", limit, check).make()
+        TreeCopy(old, new, None, os.geteuid(), {b"skipped"}, limit, check).make()
 
 
 def test_files_directories_and_links_are_copied_as_they_are(source, target, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jupyter_client.session import DELIM, Session
 
+from kernelsvc.kernel_host.wire import METADATA_KEY
 from kernelsvc.kernels import messages
 from kernelsvc.models.event import (
     ClearOutput,
@@ -19,10 +20,19 @@ from kernelsvc.models.event import (
     Text,
     UpdateDisplay,
 )
+from kernelsvc.models.memory import MemoryTold, NotRestored
 
 
 def message(kind, **content):
     return {"msg_type": kind, "content": content}
+
+
+def told_of_memory(**memory):
+    idle = message("status", execution_state="idle")
+    return idle | {"metadata": {METADATA_KEY: {"memory": memory}}}
+
+
+FAILED = Replied(failed=True, ename=None, exit_code=1, execution_count=None)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +43,18 @@ def message(kind, **content):
         (message("execute_input", code="x", execution_count=1), None),
         (message("status", execution_state="busy"), Started()),
         (message("status", execution_state="idle"), Idle()),
+        (told_of_memory(lost="why"), Idle(FAILED, MemoryTold(lost="why"))),
+        (
+            told_of_memory(restored=["x"], not_restored=[["\x1b[1my", "r" * 999]]),
+            Idle(FAILED, MemoryTold(("x",), (NotRestored(name="y", reason="r" * 256),))),
+        ),
+        (
+            told_of_memory(restored=["x"] * 2000, not_restored=[]),
+            Idle(FAILED, MemoryTold(("x",) * 1001)),
+        ),
+        (told_of_memory(restored=[1], not_restored=[]), None),
+        (told_of_memory(restored=[], not_restored=["ab", "abc"]), None),
+        (told_of_memory(restored={}, not_restored=None), None),
         (message("status", execution_state="starting"), None),
         (
             message("execute_result", data={"a/b": "c"}, metadata={"m": 1}, execution_count=4),

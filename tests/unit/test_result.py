@@ -77,6 +77,12 @@ def test_memory_that_was_lost_before_the_run_is_told():
     assert result.memory(ending(OK), "the session was asleep") == ("lost", "the session was asleep")
 
 
+def test_memory_that_was_restored_before_the_run_is_told_unless_it_was_lost_since():
+    assert result.memory(ending(OK), None, None, "asleep") == ("restored", "asleep")
+    assert result.memory(ending(OK), "restarted", None, "asleep") == ("lost", "restarted")
+    assert result.memory(ending(returncode=-9), None, None, "asleep")[0] == "lost"
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

@@ -17,6 +17,7 @@ from kernelsvc import clock
 from kernelsvc.errors import InvalidRequest, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.limits import Limits
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.models.setup import Setup, SetupResult, SetupStep
@@ -156,6 +157,7 @@ FULL = record(
         steps=[SetupStep(name="pip", command="pip install", status="failed", log="no\n")],
         error="because",
     ),
+    memory=KeptMemory("token", 7, "it took too long"),
 )
 
 

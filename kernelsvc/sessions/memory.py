@@ -1,0 +1,229 @@
+"""A session's memory while it sleeps: saved by its kernel before, restored by the next one.
+
+Theory of operation. The kernel writes a file into the workspace, where the session's code could
+write as well, and a kernel of the same session reads it; the service does neither. What it knows is
+the file's token, which is in the session's record together with the number of runs that the memory
+is that of: a file is restored only if both are right. Before anything may change the memory (a run
+begins, the kernel is replaced), the file is deleted: an older memory never comes back.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any, Final
+
+import structlog
+
+from kernelsvc.files.own import MEMORY_FILE
+from kernelsvc.kernels.kernel import Kernel
+from kernelsvc.kernels.launch import Seat
+from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.room import Room
+from kernelsvc.sessions.slot import KernelSlot
+
+_ASLEEP: Final = "the session was asleep"
+_PATIENCE: Final = 5.0
+_LEAST_SECONDS: Final = 0.1
+_MOST_TOLD: Final = 10
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Woken:
+    """Which variables a session woke with, and which it did not."""
+
+    restored: tuple[str, ...] = ()
+    not_restored: tuple[NotRestored, ...] = ()
+
+
+class _File(Enum):
+    NONE = auto()
+    WAITS = auto()
+    """It is to be restored."""
+    SAME = auto()
+    """The kernel holds what is in it."""
+    OLD = auto()
+    """It is to be deleted."""
+
+
+class SessionMemory:
+    """What became of the memory since the last answer, and what is kept of it during sleep.
+
+    `lost` says why it is gone, `restored` that it was brought back and how much of it, until an
+    answer has told it. A save must be over at `save_by` (time.monotonic()).
+
+    `lost` at the beginning is for a session that might be
+    thought to have a memory before it has run. What waits is called in the session's turn.
+    """
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        parts: SessionParts,
+        room: Room,
+        slot: KernelSlot,
+        lost: str | None,
+    ) -> None:
+        self.lost = lost
+        self.restored: str | None = None
+        self.save_by = math.inf
+        self.woken = Woken()
+        self._session_id = record.id
+        self._policy = parts.policy.memory
+        self._keeps = self._policy.keep and parts.languages.remembers(record.language)
+        self._room = room
+        self._slot = slot
+        self._file = _File.NONE
+        self._saving: Kernel | None = None
+        self._is_in_vain = False
+        kept = record.memory
+        self._kept = kept if kept and kept.run_count == record.run_count else None
+        self.fell_asleep(record.run_count)
+
+    def fell_asleep(self, run_count: int) -> None:
+        """There is no kernel any more, or none yet."""
+        is_kept = self._kept is not None and self._kept.lost is None
+        self._file = _File.WAITS if is_kept else _File.NONE
+        self.restored = None
+        self.woken = Woken()
+        if run_count:
+            why = self._kept.lost if self._kept else _ASLEEP
+            self.lost = None if is_kept else why
+
+    def lose(self, why: str) -> None:
+        """The kernel is gone, or is not to be used; what is kept is not to come back."""
+        self.lost, self.restored, self.woken = why, None, Woken()
+        self.outdate()
+
+    def outdate(self) -> None:
+        """What is kept is not to come back."""
+        if self._file is not _File.NONE:
+            self._file = _File.OLD
+
+    def take_news(self) -> tuple[str | None, str | None]:
+        """`lost` and `restored`, to be told now."""
+        news = self.lost, self.restored
+        self.lost = self.restored = None
+        return news
+
+    async def diverge(self) -> None:
+        """A run is about to begin, or a new kernel: what the file holds is the past."""
+        if self._file is not _File.NONE:
+            self._kept = None
+            await self._delete()
+
+    async def _delete(self) -> None:
+        self._file = _File.NONE
+        await asyncio.to_thread(self._room.forget_memory)
+
+    async def ready(self) -> Kernel:
+        """A kernel that runs, with the memory from before the session slept; as `ensure` raises."""
+        if self._file is _File.OLD:
+            await self.diverge()
+        kernel = await self._slot.ensure()
+        if self._file is not _File.WAITS or (seat := self._slot.seat) is None:
+            return kernel
+        if await self._restore(kernel, seat):
+            return kernel
+        await self.diverge()
+        # It may be full of halves, have died of them, or hang.
+        await self._slot.drop()
+        return await self._slot.ensure()
+
+    async def _restore(self, kernel: Kernel, seat: Seat) -> bool:
+        assert self._kept is not None
+        told, seconds = await self._ask(kernel, seat, "restore", self._kept.token)
+        lost, missing = _problem(kernel, told), told.not_restored if told else ()
+        if told is not None and missing and not told.restored:
+            lost = f"nothing of it could be restored: {_listed(missing)}"
+        if told is None or lost is not None:
+            self.lose(f"{_ASLEEP}, and its memory is lost: {lost}")
+            log.warning("memory_lost", session_id=self._session_id, seconds=seconds)
+            return False
+        self._file = _File.SAME
+        self.woken = Woken(told.restored, missing)
+        self.restored = f"{_ASLEEP}; not restored: {_listed(missing)}" if missing else _ASLEEP
+        log.info(
+            "memory_restored", session_id=self._session_id, seconds=seconds, missing=len(missing)
+        )
+        return True
+
+    async def save(self, record: SessionRecord) -> KeptMemory | None:
+        """Before the kernel ends: have it save. What to note in the record; None for nothing."""
+        kernel, seat = self._slot.kernel, self._slot.seat
+        if kernel is None or seat is None:
+            return self._kept
+        if not self._keeps or not record.persistent or not record.run_count:
+            self._kept = None
+        elif self.lost is not None:
+            self._kept = KeptMemory("", record.run_count, self.lost)
+        elif self._file is not _File.SAME:
+            self._kept = await self._save(kernel, seat, record.run_count)
+        if self._kept is not None and self._kept.lost is None:
+            self._file = _File.SAME
+        else:
+            await self._delete()
+        return self._kept
+
+    async def _save(self, kernel: Kernel, seat: Seat, run_count: int) -> KeptMemory:
+        token = secrets.token_hex(16)
+        self._saving, self._is_in_vain = kernel, False
+        try:
+            room = min(await asyncio.to_thread(self._room.left), self._policy.most_bytes)
+            told, seconds = await self._ask(kernel, seat, "save", token, most_bytes=int(room))
+        finally:
+            self._saving, self._is_in_vain = None, False
+        lost = _problem(kernel, told)
+        log.info(
+            "memory_saved" if lost is None else "memory_not_saved",
+            session_id=self._session_id,
+            seconds=seconds,
+        )
+        why = lost and f"{_ASLEEP}, and its memory could not be saved: {lost}"
+        return KeptMemory(token, run_count, why)
+
+    def hurry(self) -> None:
+        """A run has come: a save that is going on is in vain."""
+        if self._saving is not None:
+            self._is_in_vain = True
+            self._saving.ring()
+
+    def recounted(self, run_count: int) -> KeptMemory | None:
+        """A run has been counted that never began: what to note of what is kept, if anything is."""
+        if self._kept is None or self._file not in (_File.WAITS, _File.SAME):
+            return None
+        self._kept = replace(self._kept, run_count=run_count)
+        return self._kept
+
+    async def _ask(
+        self, kernel: Kernel, seat: Seat, what: str, token: str, **more: Any
+    ) -> tuple[MemoryTold | None, float]:
+        """What the kernel says to that, and after how many seconds."""
+        began, seconds = time.monotonic(), self._policy.seconds
+        if what == "save":
+            seconds = min(seconds, self.save_by - began)
+            if seconds < _LEAST_SECONDS:
+                return MemoryTold(lost="the service was stopped, and there was no time left"), 0.0
+        path = str(seat.enclosure.workspace / MEMORY_FILE)
+        asked = {"do": what, "path": path, "token": token, "seconds": seconds, **more}
+        told = await kernel.remember(asked, seconds + _PATIENCE, lambda: self._is_in_vain)
+        return told, round(time.monotonic() - began, 3)
+
+
+def _problem(kernel: Kernel, told: MemoryTold | None) -> str | None:
+    """What kept a kernel from saving or restoring."""
+    if told is not None:
+        return told.lost
+    return "the kernel died over it" if kernel.ended.is_set() else "it took too long"
+
+
+def _listed(missing: tuple[NotRestored, ...]) -> str:
+    said = [f"{one.name} ({one.reason})" for one in missing[:_MOST_TOLD]]
+    more = len(missing) - _MOST_TOLD
+    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
