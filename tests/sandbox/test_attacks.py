@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -153,12 +153,14 @@ class Service:
 
     @staticmethod
     def sockets_of_a_kernel(process: ServiceProcess) -> list[str]:
-        """Where the only kernel there is yet listens; whoever may reach it, can connect."""
-        paths = [str(p) for p in Path(process.directory, "run").glob("*/host-*/*-ipc-*")]
-        for path in paths:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(path)
-        return paths
+        """Where a kernel listens; whoever may reach it, can connect."""
+        listening = []
+        for path in Path(process.directory, "run").glob("*/host-*/*-ipc-*"):
+            # One that is only being started has a socket that does not listen yet.
+            with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+                client.connect(str(path))
+                listening.append(str(path))
+        return listening
 
     def create(self, session_id: str, **fields: object) -> None:
         body = {"language": "python", "session_id": session_id, **fields}
