@@ -70,7 +70,9 @@ async def test_the_list_says_what_each_language_can_do(languages):
         "exit_codes": True,
         "interrupt": "always",
         "displays": False,
+        "sleep": False,
     }
+    assert by_name["python"]["supports"]["sleep"] is True
     assert by_name["typescript"]["supports"]["interrupt"] == "running"
     assert by_name["go"]["supports"]["memory"] is False
     assert by_name["go"]["available"] is (by_name["go"]["install"] is None)
