@@ -127,6 +127,12 @@ class Workspaces:
         ):
             yield workspace
 
+    def has_any(self, session_id: str, names: Iterable[str]) -> bool:
+        """Whether one of these names is at the top of the session's workspace."""
+        with contextlib.suppress(OSError), self.directory(session_id) as workspace:
+            return not {*names}.isdisjoint(os.listdir(workspace))
+        return False
+
     def make_spare(self) -> Path:
         """An empty directory that `hand_over` can make a session's."""
         name = secrets.token_hex(8)

@@ -25,7 +25,7 @@ from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
-from kernelsvc.kernels.specs import KernelSpecs, no_op_of
+from kernelsvc.kernels.specs import KernelSpecs, no_op_of, reads_at_start
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
@@ -197,6 +197,13 @@ class Launcher:
                 spawning = asyncio.to_thread(Zygote.spawn, argv, _for_hosts(), self._patience)
                 self._zygote = await spawning
             return self._zygote
+
+    def reads_at_start(self, kernelspec: str) -> list[str]:
+        """The files of a workspace that kernels of it must find when they start."""
+        try:
+            return reads_at_start(self._specs.get_kernel_spec(kernelspec))
+        except NoSuchKernel:
+            return []
 
     def limit(self, seat: Seat, limits: Limits) -> None:
         """Set what may be used there; blocks for a moment.

@@ -50,6 +50,11 @@ def no_op_of(spec: KernelSpec) -> str | None:
     return None if code is None else str(code)
 
 
+def reads_at_start(spec: KernelSpec) -> list[str]:
+    """The files of the working directory that it looks into as it starts, and never again."""
+    return list(_ours(spec).get("reads_at_start", ()))
+
+
 def _ours(spec: KernelSpec) -> Mapping[str, Any]:
     metadata: Mapping[str, Any] = spec.metadata[_METADATA]
     return metadata

@@ -1,6 +1,7 @@
 """The workspace of a session that is awake, and the room that it may take."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,10 @@ class Room:
         if used > most:
             raise WorkspaceFull(int(self._limit), used)
         self.ceiling = max(self._limit, min(used + _SLACK, most))
+
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether one of these is in it."""
+        return self._workspaces.has_any(self._session_id, names)
 
     def left(self) -> float:
         """What may still be added to it, in bytes."""

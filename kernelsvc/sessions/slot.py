@@ -128,6 +128,8 @@ class KernelSlot:
 
     async def _claim(self) -> Kernel | None:
         """The kernel of a member of the pool, with its seat; None where none can be had."""
+        if await asyncio.to_thread(self._needs_a_new_one):
+            return None
         member = await self._pool.take(Kind(self._kernelspec, self.internet))
         if member is None:
             return None
@@ -152,6 +154,11 @@ class KernelSlot:
         # A process never gets back what it has been limited to.
         await member.kernel.close()
         return await self._launcher.start(seat, self._kernelspec, self._on_late)
+
+    def _needs_a_new_one(self) -> bool:
+        """Whether there are files that a kernel must find when it starts."""
+        names = self._launcher.reads_at_start(self._kernelspec)
+        return len(names) > 0 and self._room.has_any(names)
 
     def _move_to(self, seat: Seat) -> None:
         self._launcher.limit(seat, self.limits)

@@ -105,3 +105,28 @@ async def test_kernels_of_other_languages_wait_once_they_are_asked_for(languages
 
     await languages.run("cd; echo found > f; x=1", "bash")
     await eventually(wakes_with_one_that_waited, seconds=30)
+
+
+async def test_a_kernel_that_looks_for_packages_as_it_starts_finds_them(languages):
+    async def waits():
+        lines = (await languages.http.get("/metrics")).text.splitlines()
+        told = next(line for line in lines if line.startswith("kernelsvc_pool_members "))
+        return float(told.split()[-1]) >= 1
+
+    module = "export default (name) => `hello ${name}`;"
+    about = '{"name": "greet", "version": "1.0.0", "type": "module", "main": "index.js"}'
+    wanted = '{"dependencies": {"greet": "*"}}'
+    await languages.run("1", "typescript")
+    await languages.send("POST", "/api/sessions/typescript/sleep")
+    at = "/api/sessions/typescript/files"
+    for path, content in (
+        ("node_modules/greet/index.js", module),
+        ("node_modules/greet/package.json", about),
+        ("package.json", wanted),
+    ):
+        assert (await languages.http.put(f"{at}/{path}", content=content)).is_success
+    # One that waits has started in an empty directory.
+    await eventually(waits, seconds=30)
+    run = await languages.run("import greet from 'greet'; greet('you')", "typescript")
+    assert (run["exit_code"], run["text"]) == (0, '"hello you"'), run["stderr"]
+    assert (await languages.http.delete(f"{at}/package.json")).is_success
