@@ -182,7 +182,9 @@ class DuplicateHandler(ApiHandler):
         example=Example({"new_id": "example-copy"}),
     )
     async def post(self, session_id: str) -> None:
-        """Make a copy of the session: its files, data, settings and stored code, not its memory.
+        """Make a copy of the session: its files, data, settings, stored code and memory.
+
+        Of the memory, it gets what a session keeps while it sleeps.
 
         It is made when the runs are over that are going on or wait.
         """

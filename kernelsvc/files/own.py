@@ -13,6 +13,8 @@ _WHAT = {
     **dict.fromkeys(MEMORY_FILES, "is where the session's memory is kept while it sleeps"),
 }
 OWN_FILES: Final = frozenset(_WHAT)
+NOT_COPIED: Final = OWN_FILES - {MEMORY_FILE.encode()}
+"""Of these, those that a copy of a workspace does without."""
 
 
 def what_it_is(path: bytes) -> str | None:

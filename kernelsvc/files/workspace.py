@@ -29,7 +29,7 @@ from kernelsvc.files.copying import TreeCopy
 from kernelsvc.files.directory import Owner, ensure_directory
 from kernelsvc.files.handover import Gate, hand_over, take_back
 from kernelsvc.files.moving_in import move_in
-from kernelsvc.files.own import MEMORY_FILES, OWN_FILES
+from kernelsvc.files.own import MEMORY_FILES, NOT_COPIED, OWN_FILES
 from kernelsvc.files.tree import delete_tree, empty_directory, open_unlocked, walk
 
 log = structlog.get_logger()
@@ -191,7 +191,7 @@ class Workspaces:
                     directory_at(staging, os.fsencode(name)) as target,
                 ):
                     TreeCopy(
-                        source, target, self.owner, self.owner_uid, OWN_FILES, limit, check
+                        source, target, self.owner, self.owner_uid, NOT_COPIED, limit, check
                     ).make()
             except BaseException:
                 self.drop_copy(self._staging / name)

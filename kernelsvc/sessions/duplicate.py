@@ -1,10 +1,11 @@
 """Copying a session.
 
 Theory of operation. In a turn of the source's, so that none of its runs goes on, its data is taken
-over from its file and its files are copied to where nobody else is (the staging directory). Only
-then the copy is moved to its place, and its row stored last: a crash before that leaves what the
-next start clears away, an empty staging directory and no workspace without a row. Nobody else makes
-a session of that id meanwhile (`Newcomers`).
+over from its file, its memory saved as before a sleep, and its files are copied, the memory's among
+them, to where nobody else is (the staging directory). Only then the copy is moved to its place, and
+its row stored last: a crash before that leaves what the next start clears away, an empty staging
+directory and no workspace without a row. Nobody else makes a session of that id meanwhile
+(`Newcomers`). The copy's first kernel restores the memory, as one does that wakes.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from kernelsvc import clock
 from kernelsvc.errors import FileNotAccessible, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.files.session_data import DataFile
 from kernelsvc.models.caller import Caller
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers
@@ -56,7 +58,7 @@ class Duplicator:
             if await self._sessions.get(new_id) is not None:
                 raise SessionExists(new_id)
             with _as_ours():
-                copying = source.between_runs(lambda: self._copy(source, new_id, data))
+                copying = source.between_runs(lambda kept: self._copy(source, kept, new_id, data))
                 record, copy = await copying
             try:
                 with _as_ours():
@@ -68,9 +70,13 @@ class Duplicator:
         return record
 
     async def _copy(
-        self, source: LiveSession, new_id: str, data: dict[str, Any] | None
+        self,
+        source: LiveSession,
+        kept: KeptMemory | None,
+        new_id: str,
+        data: dict[str, Any] | None,
     ) -> tuple[SessionRecord, Path]:
-        """The copy's record, and its files in the staging directory."""
+        """The copy's record, and its files in the staging directory, the memory's among them."""
         record = source.record
         limit = record.limits.over(self._limits).disk or 0
 
@@ -85,6 +91,7 @@ class Duplicator:
             created_at=clock.now(),
             last_run_at=None,
             run_count=0,
+            memory=kept and replace(kept, run_count=0),
             data=record.data if data is None else data,
         )
         return copied, copy

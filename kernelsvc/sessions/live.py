@@ -17,6 +17,7 @@ from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, Shutt
 from kernelsvc.kernels.ladder import Stop, StopSignal
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
 from kernelsvc.sessions import result
@@ -256,15 +257,15 @@ class LiveSession:
     def _take_over(self) -> None:
         self._slot.internet = self._record.allow_internet_access
 
-    async def between_runs(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the files and data while no run goes on; raises QueueFull.
+    async def between_runs(self, work: Callable[[KeptMemory | None], Awaitable[T]]) -> T:
+        """Do something with files, data and saved memory while no run goes on; raises QueueFull.
 
         It waits as a run does. What the code's threads do meanwhile cannot be known.
         """
 
         async def do() -> T:
             await self._data.take()
-            return await work()
+            return await work(await self._memory.save(self._record))
 
         return await self._queue.between(self._record.id, do)
 

@@ -71,6 +71,7 @@ class SessionMemory:
         lost: str | None,
     ) -> None:
         self.lost = lost
+        self._absence = lost or _ASLEEP
         self.restored: str | None = None
         self.save_by = math.inf
         self.woken = Woken()
@@ -92,9 +93,12 @@ class SessionMemory:
         self._file = _File.WAITS if is_kept else _File.NONE
         self.restored = None
         self.woken = Woken()
-        if run_count:
-            why = self._kept.lost if self._kept else _ASLEEP
-            self.lost = None if is_kept else why
+        if is_kept:
+            self.lost = None
+        elif run_count:
+            self.lost = self._kept.lost if self._kept else _ASLEEP
+        elif self.lost is not None and self._kept is not None:
+            self.lost = f"{self.lost}: {self._kept.lost}"
 
     def lose(self, why: str) -> None:
         """The kernel is gone, or is not to be used; what is kept is not to come back."""
@@ -143,12 +147,13 @@ class SessionMemory:
         if told is not None and missing and not told.restored:
             lost = f"nothing of it could be restored: {_listed(missing)}"
         if told is None or lost is not None:
-            self.lose(f"{_ASLEEP}, and its memory is lost: {lost}")
+            self.lose(f"{self._absence}, and its memory is lost: {lost}")
             log.warning("memory_lost", session_id=self._session_id, seconds=seconds)
             return False
         self._file = _File.SAME
         self.woken = Woken(told.restored, missing)
-        self.restored = f"{_ASLEEP}; not restored: {_listed(missing)}" if missing else _ASLEEP
+        why, self._absence = self._absence, _ASLEEP
+        self.restored = f"{why}; not restored: {_listed(missing)}" if missing else why
         log.info(
             "memory_restored", session_id=self._session_id, seconds=seconds, missing=len(missing)
         )
@@ -159,7 +164,8 @@ class SessionMemory:
         kernel, seat = self._slot.kernel, self._slot.seat
         if kernel is None or seat is None:
             return self._kept
-        if not self._keeps or not record.persistent or not record.run_count:
+        has_some = record.run_count > 0 or self._file is _File.SAME
+        if not self._keeps or not record.persistent or not has_some:
             self._kept = None
         elif self.lost is not None:
             self._kept = KeptMemory("", record.run_count, self.lost)
@@ -185,8 +191,7 @@ class SessionMemory:
             session_id=self._session_id,
             seconds=seconds,
         )
-        why = lost and f"{_ASLEEP}, and its memory could not be saved: {lost}"
-        return KeptMemory(token, run_count, why)
+        return KeptMemory(token, run_count, lost and f"its memory could not be saved: {lost}")
 
     def hurry(self) -> None:
         """A run has come: a save that is going on is in vain."""

@@ -183,9 +183,9 @@ class SessionService:
         return await self._show(record)
 
     async def duplicate(self, caller: Caller, session_id: str, request: Duplicate) -> Duplicated:
-        """Make a session that has what this one has: files, data, settings, stored code.
+        """Make a session that has what this one has: files, data, settings, stored code, memory.
 
-        Its kernel is a new one: memory is copied by who forks kernels, who begins here. Raises what
+        Its kernel is a new one, which gets of the memory what sleep would keep. Raises what
         `create` does, QueueFull, WorkspaceFull, StorageFull and FileNotAccessible.
         """
         source = await self._awake(caller, session_id)

@@ -33,6 +33,8 @@ async def test_a_copy_has_files_data_settings_and_code_and_is_independent_from_t
         "import json, os, pathlib\n"
         "json.dump({'n': 2}, open('.session_data.json', 'w'))\n"
         "x = 1\n"
+        "def total(): return x + 1\n"
+        "held = open('f', 'w')\n"
         "pathlib.Path('d').mkdir()\n"
         "pathlib.Path('f').write_text('content')\n"
         "os.symlink('../f', 'd/link')"
@@ -50,16 +52,20 @@ async def test_a_copy_has_files_data_settings_and_code_and_is_independent_from_t
     copy = "/api/sessions/copy"
     run = await api.run(
         "import json, os\n"
-        "print('x' in globals(), open('d/link').read(), os.environ['E'])\n"
+        "print(x, total(), open('d/link').read(), os.environ['E'])\n"
         "print(json.load(open('.session_data.json')))\n"
-        "open('f', 'w').write('changed')",
+        "open('f', 'w').write('changed')\n"
+        "x = 5",
         "copy",
     )
-    assert run["stdout"] == "False content x\n{'n': 2}\n"
-    assert (run["memory"], run["memory_detail"]) == ("lost", "the session is a copy of s")
+    assert run["stdout"] == "1 2 content x\n{'n': 2}\n"
+    detail = "the session is a copy of s; not restored: held (an open file)"
+    assert (run["memory"], run["memory_detail"]) == ("restored", detail)
+    assert (await api.run("total()", "copy"))["text"] == "6"
     assert (await api.send("POST", f"{copy}/run", {})).json["stdout"] == "changed\n"
     assert (await api.send("POST", "/api/sessions/s/run", {})).json["stdout"] == "content\n"
-    assert (await api.run("x"))["text"] == "1"
+    run = await api.run("x, held.closed")
+    assert (run["text"], run["memory"]) == ("(1, False)", "kept")
     await api.send("DELETE", "/api/sessions/s")
     assert (await api.send("GET", f"{copy}/code")).json["code"] == "print(open('f').read())"
     assert (await get(api, "f", "copy")).text == "changed"
@@ -158,3 +164,37 @@ async def test_a_copy_that_breaks_off_leaves_nothing_even_where_the_service_is_k
         await copying
     async with serving(settings):
         assert os.listdir(settings.data_dir / "workspaces") == ["s"]
+
+
+async def test_a_copy_sleeps_before_its_first_run_and_has_its_memory_all_the_same(api):
+    await api.create()
+    await api.run("x = 1")
+    await api.send("POST", PATH, {"new_id": "copy"})
+    assert (await api.send("POST", "/api/sessions/copy/wake")).json["restored"] == ["x"]
+    assert (await api.send("POST", "/api/sessions/copy/sleep")).status == 200
+    run = await api.run("x", "copy")
+    assert (run["text"], run["memory"]) == ("1", "restored")
+
+
+async def test_a_copy_of_a_session_that_sleeps_has_its_memory(api):
+    await api.create()
+    await api.run("x = 1")
+    await api.send("POST", "/api/sessions/s/sleep")
+    await api.send("POST", PATH, {"new_id": "copy"})
+    assert (await api.run("x", "copy"))["text"] == "1"
+    run = await api.run("x")
+    assert (run["text"], run["memory"]) == ("1", "restored")
+
+
+async def test_where_memory_is_not_kept_a_copy_says_that_it_has_none(make_settings):
+    async with (
+        serving(make_settings(sleep_keeps_memory=False)) as server,
+        AsyncClient(base_url=server.url, timeout=30) as http,
+    ):
+        api = Api(http)
+        await api.create()
+        await api.run("x = 1")
+        await api.send("POST", PATH, {"new_id": "copy"})
+        run = await api.run("'x' in globals()", "copy")
+        assert (run["text"], run["memory"]) == ("False", "lost")
+        assert run["memory_detail"] == "the session is a copy of s"
