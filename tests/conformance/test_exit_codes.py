@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conformance.client import HELD
+
 OF_CODE = {
     "1": 0,
     "exit()": 0,
@@ -65,7 +67,14 @@ def test_a_syntax_error_is_1_and_runs_nothing(session):
 @pytest.mark.parametrize("code", OF_KERNELS)
 def test_a_kernel_that_dies_is_replaced_and_the_answer_says_so(session, code):
     session.run("before = 1")
-    run = session.run(f"print('begun', flush=True)\n{code}")
+    # It dies when its words have come: what a process has said just before a signal may be lost.
+    with session.streaming(f"print('begun')\n{HELD}{code}") as events:
+        came = ""
+        while came != "begun\n":
+            came += next(events).data["content"]
+        session.let_go()
+        *_, done = events
+    run = session.result(done.data["run_id"])
     assert run["exit_code"] == OF_KERNELS[code]
     assert run["stdout"] == "begun\n"
     assert run["memory"] in ("lost", "restored")
