@@ -18,6 +18,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
 """The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
 
+KERNEL_OOM_SCORE = 500
+"""What runs the session's code goes first, its snapshot later, who looks after both last."""
+
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 """The grain of a process's start time, which is rounded down to it."""
 
@@ -26,6 +29,7 @@ class Process(NamedTuple):
     """One line of /proc: `started` is in seconds of CLOCK_BOOTTIME."""
 
     pid: int
+    name: str
     parent: int
     state: str
     started: float
@@ -53,6 +57,12 @@ def die_with_parent() -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def set_oom_score(score: int) -> None:
+    """Where memory runs out, the system kills who has the higher score first."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(score))
+
+
 def hide(hidden: bool) -> None:
     """Whether the memory and environment of this process are hidden from its own user's others."""
     prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
@@ -71,12 +81,12 @@ def processes() -> Iterator[Process]:
             continue
         try:
             # The command name stands in parentheses and may hold anything, parentheses too.
-            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+            front, _, back = Path(entry.path, "stat").read_bytes().rpartition(b")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        yield Process(
-            int(entry.name), int(fields[1]), fields[0].decode(), int(fields[19]) * TICK_SECONDS
-        )
+        name, fields = front.partition(b"(")[2].decode(errors="replace"), back.split()
+        state, parent, started = fields[0].decode(), int(fields[1]), int(fields[19])
+        yield Process(int(entry.name), name, parent, state, started * TICK_SECONDS)
 
 
 def descendants(root: int) -> list[Process]:

@@ -36,6 +36,7 @@ _PROGRAMS = (
     str(Path(sys.executable).parent),
     *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
 )
+_RESTORE_SECONDS = 10.0
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 
@@ -200,6 +201,24 @@ class Launcher:
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
+        return await self._start(seat, kernelspec, on_late, self._patience)
+
+    async def restore(self, seat: Seat, kernelspec: str, on_late: LateSink, run: str) -> Kernel:
+        """The same, with the memory that the seat's last kernel had after a run.
+
+        `run` is the id of the run's request. What the error says is why there is no such memory.
+        """
+        patience = min(_RESTORE_SECONDS, self._patience)
+        return await self._start(seat, kernelspec, on_late, patience, run)
+
+    async def _start(
+        self,
+        seat: Seat,
+        kernelspec: str,
+        on_late: LateSink,
+        patience: float,
+        snapshot: str | None = None,
+    ) -> Kernel:
         name = str(next(self._numbers))
         manager = _Manager(
             kernel_name=kernelspec,
@@ -212,24 +231,28 @@ class Launcher:
         )
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
-        await manager.start_kernel(host=seat.host, enclosure=seat.enclosure, env=seat.environment)
+        await manager.start_kernel(
+            host=seat.host, enclosure=seat.enclosure, env=seat.environment, snapshot=snapshot
+        )
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
         kernel = Kernel(manager, provisioner.kernel, self._context, self._readers, on_late)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(patience):
                 process = provisioner.kernel
                 futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
                     raise KernelStartFailed(
-                        seat.host.last_words or f"it ended with {process.exited.result()}"
+                        process.no_snapshot
+                        or seat.host.last_words
+                        or f"it ended with {process.exited.result()}"
                     )
                 await kernel.connect()
         except TimeoutError as error:
             await kernel.close()
-            raise KernelStartFailed(f"it was not ready in {self._patience:g} s") from error
+            raise KernelStartFailed(f"it was not ready in {patience:g} s") from error
         except BaseException:
             await kernel.close()
             raise

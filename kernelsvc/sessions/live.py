@@ -5,7 +5,8 @@ wake, a restart, a sleep. What takes a turn is a task of this object, not of the
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
 turn of a run that is going on: they reach it through its `StopSignal`.
 
-`_lost` says why the session's memory is gone since the last answer, until an answer has told it.
+`_change` is what has become of the session's memory since the last answer, until an answer has told
+it.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from typing import Any
 import structlog
 
 from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
-from kernelsvc.kernels.ladder import Stop, StopSignal
+from kernelsvc.kernels.ladder import Ending, Stop, StopSignal
 from kernelsvc.kernels.languages import kernelspec_of
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
@@ -31,13 +32,17 @@ from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
+from kernelsvc.sessions.result import Change
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 
-_ASLEEP = "the session was asleep"
-_NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
+_ASLEEP = Change("lost", "the session was asleep")
+_RESTARTED = Change("lost", "the kernel was restarted")
+_NOT_PERSISTENT = Change(
+    "lost", "the session is not persistent: every run begins with an empty memory"
+)
 
 log = structlog.get_logger()
 
@@ -69,7 +74,7 @@ class LiveSession:
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
-        self._lost = _ASLEEP if record.run_count else None
+        self._change = _ASLEEP if record.run_count else None
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._background = BackgroundOutput(parts.runs, parts.policy.background_bytes)
@@ -195,7 +200,7 @@ class LiveSession:
 
     async def _restart(self) -> None:
         await self._slot.drop(self._policy.grace)
-        self._lost = "the kernel was restarted"
+        self._change = _RESTARTED
         await self._wake()
 
     async def sleep(self) -> None:
@@ -209,7 +214,7 @@ class LiveSession:
             raise SessionBusy(self._record.id)
         await self._end_kernel()
         await self._slot.free()
-        self._lost = _ASLEEP if self._record.run_count else None
+        self._change = _ASLEEP if self._record.run_count else None
 
     async def _end_kernel(self) -> None:
         """End the kernel politely, and keep what it has left behind."""
@@ -229,13 +234,18 @@ class LiveSession:
         if self._current is None and not self._closed:
             how = result.how_it_ended(returncode)
             exceeded = self._slot.exceeded()
-            self._lost = (
+            why = (
                 f"between runs, {exceeded.message}; the kernel was killed and replaced"
                 if exceeded
                 else f"the kernel {how} between runs and was replaced"
             )
             log.warning("kernel_died", session_id=self._record.id, how=how)
-            self.begin_wake()
+            self._turns.begin(lambda: self._replace(why))
+
+    async def _replace(self, why: str) -> None:
+        """Put another kernel in the place of one that has ended, with its memory where possible."""
+        self._change = result.change(why, await self._slot.restore())
+        await self._wake()
 
     # ---- changes from outside
 
@@ -300,7 +310,7 @@ class LiveSession:
 
     async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
         if error is None:
-            run = job.cancelled(self._lost, self._data.value)
+            run = job.cancelled(self._change, self._data.value)
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
@@ -329,9 +339,13 @@ class LiveSession:
         if ending.returncode is not None:
             # This run tells of the kernel's end; nobody is to tell of it again.
             self._slot.expect_end()
+        else:
+            self._slot.completed(ending.request_id)
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        lost_before, self._lost = self._lost, None
+        change, self._change = self._change, None
+        if ending.returncode is not None:
+            change = await self._after_the_end(ending, exceeded)
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -339,17 +353,23 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, lost_before, exceeded),
+            **result.fields(ending, collected, change, exceeded),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)
         if not self._record.persistent:
             await self._clear()
-        elif ending.returncode is not None:
-            await self._slot.drop()
-            if not self._closed:
-                self.begin_wake()
+        elif ending.returncode is not None and not self._closed:
+            self.begin_wake()
         return run
+
+    async def _after_the_end(self, ending: Ending, exceeded: LimitExceeded | None) -> Change:
+        """Replace the kernel that a run has cost by one with its memory, if anybody wants that."""
+        why = result.why_it_ended(ending, exceeded)
+        if self._closed or ending.stopped is not None or not self._record.persistent:
+            await self._slot.drop()
+            return Change("lost", why)
+        return result.change(why, await self._slot.restore())
 
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
@@ -370,4 +390,4 @@ class LiveSession:
         await self._slot.free()
         await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
-        self._lost = _NOT_PERSISTENT
+        self._change = _NOT_PERSISTENT

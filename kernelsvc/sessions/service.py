@@ -152,6 +152,7 @@ class SessionService:
             default_timeout=request.default_timeout,
             sleep_after=request.sleep_after,
             on_timeout=request.on_timeout,
+            snapshots=request.snapshots,
             env=request.env,
             limits=request.limits,
             data=request.data,
@@ -330,13 +331,14 @@ class SessionService:
 
     async def _show(self, record: SessionRecord) -> Session:
         live = self._live.get(record.id)
-        own = record.sleep_after
+        own, copied = record.sleep_after, record.snapshots
         count, size = await asyncio.to_thread(self._workspaces.usage, record.id)
         return Session(
             **{name: getattr(record, name) for name in _SHOWN},
             state=self._state(record),
             state_detail=live.state_detail if live else None,
             sleep_after=self._parts.policy.sleep_after if own is None else own,
+            snapshots=self._parts.policy.snapshots if copied is None else copied,
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,

@@ -1,0 +1,269 @@
+"""A copy of the kernel that waits behind a run, to be the kernel should that one be lost.
+
+Theory of operation. When a run has ended and its answer is out, the kernel forks. The child does
+nothing but wait: its memory is the session's as the run has left it, shared with the kernel until
+one of them writes. There is one at a time, of the latest run; the next run does not begin before it
+was taken. The kernel forks in a callback of its event loop, with nothing of the loop's own below
+it; a snapshot that is told to be the kernel leaves the loop by an exception (`Promoted`), so that
+one which is promoted for the hundredth time runs no deeper than the first. `KernelApp` gives it new
+sockets and threads; the shell, the kernel object, the output are those that the code has known.
+
+What waits must hold nothing that the world could notice. A socket or a pipe that the code closes
+has to be closed, so the child lets go of all but files at once (`inherited`). It is the leader of a
+session of its own, which no signal to the kernel's process group reaches, and the system prefers to
+kill the kernel where memory runs out. `children` keeps it from the code's own `os.wait`.
+
+It tells the host of itself over a socket that the kernel has from it (`keeper` is the other end),
+with the system's word for who it is, and sends along one end of a pair over which it is told to be
+the kernel. When that is hung up, it ends: so it never outlives the host.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipykernel
+
+from kernelsvc.kernel_host import children, processes
+from kernelsvc.kernel_host.capture import spare_descriptors
+from kernelsvc.kernel_host.inherited import Descriptors
+
+IDLE_SECONDS = 0.002
+"""A run that comes within this time of the one before waits for the fork; else nobody does."""
+OOM_SCORE = 100
+_MAX_ORDER_BYTES = 1 << 16
+_IPYKERNEL = str(Path(ipykernel.__file__).parent)
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+os_exit = os._exit
+
+
+class Promoted(SystemExit):
+    """Raised through the event loop of a snapshot that is to be the kernel.
+
+    It serves the connection in `connection_file` and calls `announce` when it does.
+    """
+
+    def __init__(self, connection_file: str, announce: Callable[[], None]) -> None:
+        super().__init__()
+        self.connection_file = connection_file
+        self.announce = announce
+
+
+@dataclass(frozen=True)
+class _State:
+    """The memory after a run: the id of its request, and up to how many bytes of it are copied."""
+
+    run: str
+    most: int
+
+
+class Snapshots:
+    """Takes the snapshots of the kernel in this process; `host` is the socket to their keeper.
+
+    `prepare` is called in a child before it lets go of its descriptors; `is_own_socket` tells by
+    its address whether a socket is the kernel's.
+    """
+
+    def __init__(
+        self,
+        host: socket.socket,
+        prepare: Callable[[], None],
+        is_own_socket: Callable[[str], bool],
+    ) -> None:
+        self._host = host
+        self._host_pid = os.getppid()
+        self._prepare = prepare
+        self._is_own_socket = is_own_socket
+        self._descriptors: Descriptors | None = None
+        self._own_threads: set[threading.Thread] = set()
+        self._due: _State | None = None
+        self._latest: _State | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._taken: asyncio.Future[None] | None = None
+        self._stands = False
+        self._of_processes_before: list[set[asyncio.Task[Any]]] = []
+
+    def know_own(self) -> None:
+        """Called before the first code runs: what there is now is the kernel's, not the code's."""
+        if self._descriptors is None:
+            self._descriptors = Descriptors(self._is_own_socket)
+            self._own_threads = set(threading.enumerate())
+
+    def run_ended(self, run: str, most: int | None) -> None:
+        """A run has ended: take a snapshot soon, or, with `most` None, have none any more."""
+        if most is not None:
+            self._expect(_State(run, most))
+            return
+        self._due = self._latest = None
+        if self._stands:
+            self._refuse(run, "snapshots are off for this session")
+
+    def other_ended(self) -> None:
+        """Code of another client has run: what is to be restored has changed with it."""
+        if self._latest is not None:
+            self._expect(self._latest)
+
+    def _expect(self, state: _State) -> None:
+        self._due = self._latest = state
+        self._again(IDLE_SECONDS)
+
+    def _again(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(seconds, self._take)
+
+    async def taken(self) -> None:
+        """Return when the snapshot that is due has been taken."""
+        if self._due is not None:
+            self._taken = asyncio.get_running_loop().create_future()
+            self._again(0)
+            await self._taken
+
+    def _take(self) -> None:
+        """In the event loop, with nothing below: fork, or tell why not."""
+        self._timer = None
+        state, self._due = self._due, None
+        if state is not None:
+            held = _own_memory()
+            if held > state.most:
+                why = f"it held {_mebibytes(held)} of memory, and snapshots are taken up to "
+                self._refuse(state.run, f"{why}{_mebibytes(state.most)}")
+            else:
+                self._fork(state)
+        taken, self._taken = self._taken, None
+        if taken is not None and not taken.done():
+            taken.set_result(None)
+
+    def _refuse(self, run: str, why: str) -> None:
+        self._stands = False
+        children.reap()
+        with contextlib.suppress(OSError):
+            self._host.send(json.dumps({"run": run, "why": why}).encode(), socket.MSG_DONTWAIT)
+
+    def _fork(self, state: _State) -> None:
+        """Raises Promoted: in the child, once it is to be the kernel."""
+        children.reap()
+        without = self._cannot_be_carried()
+        # Python gives each child random numbers of its own; this one goes on with the kernel's.
+        numbers = random.getstate()
+        with spare_descriptors(), contextlib.ExitStack() as in_parent:
+            try:
+                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                for one in pair:
+                    in_parent.enter_context(one)
+                pid = os.fork()
+            except OSError as error:
+                self._refuse(state.run, f"it could not be copied: {error.strerror}")
+                return
+            if pid == 0:
+                in_parent.pop_all()
+                # Python complains of tasks that are forgotten before they have ended.
+                self._of_processes_before.append(asyncio.all_tasks(self._loop))
+                promoted = self._wait(state, without, *pair)
+                random.setstate(numbers)
+                self._begin_anew(state)
+                raise promoted
+        children.hide(pid)
+        self._stands = True
+
+    def _cannot_be_carried(self) -> dict[str, int]:
+        """How many there are of what no copy has; `Descriptors` knows of more."""
+        threads = set(threading.enumerate()) - self._own_threads
+        tasks = asyncio.all_tasks()
+        waits = sum(1 for task in tasks if _is_own(task))
+        return {"thread": len(threads), "asyncio task": len(tasks) - waits}
+
+    def _wait(
+        self, state: _State, without: dict[str, int], ours: socket.socket, theirs: socket.socket
+    ) -> Promoted:
+        """In the child: wait to be the kernel; it ends where it is not to be."""
+        try:
+            os.setsid()
+            kernel = os.getppid()
+            processes.set_name("snapshot")
+            processes.set_oom_score(OOM_SCORE)
+            assert self._descriptors is not None
+            self._prepare()
+            sockets = (self._host, ours, theirs)
+            found = self._descriptors.let_go(keep={one.fileno() for one in sockets})
+            without = {**without, **found, "child process": _children_of(kernel)}
+            told = {"run": state.run, "without": _in_words(without)}
+            socket.send_fds(self._host, [json.dumps(told).encode()], [theirs.fileno()])
+            theirs.close()
+            order = ours.recv(_MAX_ORDER_BYTES)
+            if not order:
+                os_exit(0)
+            processes.die_with_parent()
+            if os.getppid() != self._host_pid:
+                os_exit(1)
+            processes.set_name("kernel")
+            processes.set_oom_score(processes.KERNEL_OOM_SCORE)
+        except BaseException:  # noqa: BLE001  # nothing of the kernel's may run twice
+            traceback.print_exc()
+            os_exit(1)
+
+        def announce() -> None:
+            ours.send(b"1")
+            ours.close()
+
+        return Promoted(json.loads(order)["connection_file"], announce)
+
+    def _begin_anew(self, state: _State) -> None:
+        """This is the kernel now: what the one before knew of itself does not hold."""
+        self._descriptors = None
+        self._stands = False
+        self._latest = self._due = state
+        self._taken = self._timer = None
+        children.forget()
+
+    def resume(self) -> None:
+        """In the event loop of a kernel that was a snapshot: it has one of itself, too."""
+        if self._latest is not None:
+            self._expect(self._latest)
+
+
+def _is_own(task: "asyncio.Task[Any]") -> bool:
+    """Whether it is one of the kernel's, which serves a request."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return getattr(code, "co_filename", "").startswith(_IPYKERNEL)
+
+
+def _own_memory() -> int:
+    """Bytes that this process has to itself, or shares with its copies only."""
+    with open("/proc/self/statm", "rb") as file:
+        _, resident, shared, *_ = map(int, file.read().split())
+    return (resident - shared) * _PAGE_BYTES
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size >> 20} MiB"
+
+
+def _children_of(kernel: int) -> int:
+    """How many child processes the kernel has, this one and other snapshots left out."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{kernel}/task"):
+            with open(f"/proc/{kernel}/task/{thread}/children") as file:
+                found.update(map(int, file.read().split()))
+    return len(found - children.hidden() - {os.getpid()})
+
+
+def _in_words(counts: dict[str, int]) -> list[str]:
+    """As people say it: 1 thread, 2 child processes."""
+    return [
+        f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
+        for what, count in counts.items()
+        if count > 0
+    ]
