@@ -128,6 +128,8 @@ class Host:
                 case wire.PromoteSnapshot() as command:
                     self._promote(command)
                 case wire.SignalKernel(kernel=self._kernel, signum=signum):
+                    self._hear_snapshots()
+                    self._keeper.expect_end()
                     self._signal(signum)
                 case wire.KillKernel(kernel=self._kernel):
                     self._signal(signal.SIGKILL)

@@ -6,8 +6,10 @@ said there is distrusted. The system says who has said it; that process must be 
 kernel, or an orphan of its. One of the code's own that passes itself off as a snapshot gets no more
 by it than to outlive the kernel, and then to be told to be the kernel, or to be killed.
 
-There is at most one: what stood before is killed once another stands, or the kernel has said that
-there is to be none.
+There is one, of the latest run: what stood before is killed once another stands, or the kernel has
+said why there is none. But a kernel that is interrupted because its time has run out may well come
+to the end of the run, and tell of a snapshot, before it is ended; the memory that is wanted then is
+that from before the run. So behind a signal, the one before stays until one more comes.
 """
 
 import contextlib
@@ -18,14 +20,16 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _MAX_BYTES = 4096
 _MOST_FDS = 4
 _MOST_WORDS = 8
+_LONGEST_WORD = 120
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
-NOT_ANY = "none has been taken"
-GONE = "the snapshot has been killed, too"
+NOT_ANY = "none had been taken by then"
+GONE = "it was killed, too"
 
 
 @dataclass
@@ -38,10 +42,23 @@ class Snapshot:
     orders: socket.socket
     without: list[str]
 
+    def kill(self) -> None:
+        """End it, and forget it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process, signal.SIGKILL)
+        self.free()
+
     def free(self) -> None:
         """Forget it; it ends, unless it has been told to be the kernel."""
         os.close(self.process)
         self.orders.close()
+
+
+class Refusal(NamedTuple):
+    """There is no snapshot of the memory after `run`, and why."""
+
+    run: str
+    why: str
 
 
 class Keeper:
@@ -51,14 +68,21 @@ class Keeper:
         self.heard, self.in_kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.heard.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.heard.setblocking(False)
-        self._snapshot: Snapshot | None = None
-        self._why_none = NOT_ANY
-        self._run = ""
+        self._latest: Snapshot | Refusal = Refusal("", NOT_ANY)
+        self._before: Snapshot | None = None
+        self._may_end = False
+
+    def _all(self) -> list[Snapshot]:
+        return [each for each in (self._latest, self._before) if isinstance(each, Snapshot)]
 
     @property
     def has_any(self) -> bool:
         """Whether there is a snapshot."""
-        return self._snapshot is not None
+        return bool(self._all())
+
+    def expect_end(self) -> None:
+        """The kernel gets a signal: the run may end well, and cost it its memory all the same."""
+        self._may_end = True
 
     def hear(self, kernel: int | None) -> None:
         """Take in what snapshots of this kernel, and it itself, have said by now."""
@@ -80,48 +104,61 @@ class Keeper:
         try:
             match json.loads(said):
                 case {"run": str(run), "why": str(why)}:
-                    self.drop(why)
-                    self._run = run
+                    self._replace(Refusal(run, why[:_LONGEST_WORD]))
                 case {"run": str(run), "without": [*without]} if len(fds) == 1:
-                    words = [str(each)[:80] for each in without[:_MOST_WORDS]]
+                    words = [str(each)[:_LONGEST_WORD] for each in without[:_MOST_WORDS]]
                     if _parent(pid) not in (kernel, os.getpid()):
                         return
                     orders = socket.socket(fileno=os.dup(fds[0]))
                     orders.setblocking(False)
-                    snapshot = Snapshot(run, pid, os.pidfd_open(pid), orders, words)
-                    self.drop(GONE)
-                    self._snapshot, self._run = snapshot, run
+                    self._replace(Snapshot(run, pid, os.pidfd_open(pid), orders, words))
         except (ValueError, TypeError, RecursionError, OSError):
             # Nonsense, or it has ended meanwhile.
             return
 
-    def knows(self, pid: int) -> bool:
-        """Whether it is the snapshot."""
-        return self._snapshot is not None and self._snapshot.pid == pid
+    def _replace(self, latest: Snapshot | Refusal) -> None:
+        if self._before is not None:
+            self._before.kill()
+        self._before, self._latest, before = None, latest, self._latest
+        if isinstance(before, Snapshot):
+            if self._may_end:
+                self._before = before
+            else:
+                before.kill()
+        self._may_end = False
 
-    def drop(self, why: str = NOT_ANY) -> None:
-        """Kill the snapshot, where there is one; from here on there is none, and that is why."""
-        snapshot, self._snapshot = self._snapshot, None
-        self._why_none = why
-        if snapshot is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(snapshot.process, signal.SIGKILL)
-            snapshot.free()
+    def knows(self, pid: int) -> bool:
+        """Whether it is a snapshot."""
+        return any(snapshot.pid == pid for snapshot in self._all())
+
+    def drop(self) -> None:
+        """Kill the snapshot, where there is one."""
+        for snapshot in self._all():
+            snapshot.kill()
+        self._latest, self._before, self._may_end = Refusal("", NOT_ANY), None, False
 
     def take(self, run: str) -> Snapshot | str:
         """The snapshot of the memory after `run`, the caller's from now on; or why there is none.
 
-        One of another run is killed: it will never be asked for.
+        Those of other runs are killed: they will never be asked for.
         """
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is None:
-            return self._why_none if self._run == run else NOT_ANY
-        if snapshot.run == run and _parent(snapshot.pid) == os.getpid():
+        why = NOT_ANY
+        if self._latest.run == run and isinstance(self._latest, Refusal):
+            why = self._latest.why
+        for snapshot in self._all():
+            if snapshot.run != run:
+                continue
+            if _parent(snapshot.pid) != os.getpid():
+                why = GONE
+                continue
+            if snapshot is self._before:
+                self._before = None
+            else:
+                self._latest = Refusal("", NOT_ANY)
+            self.drop()
             return snapshot
-        self._snapshot = snapshot
-        is_of_run = snapshot.run == run
         self.drop()
-        return GONE if is_of_run else NOT_ANY
+        return why
 
 
 def _sent_along(ancillary: list[tuple[int, int, bytes]]) -> tuple[list[int], int]:

@@ -158,13 +158,14 @@ class Kernel(IPythonKernel):
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Called for an execute request; a run gets its `idle` here, and no reply beside it."""
         self.snapshots.know_own()
-        await self.snapshots.taken()
+        code = parent["content"]["code"]
+        await self.snapshots.taken(code)
         if not _is_run(parent):
             await super().execute_request(stream, ident, parent)
             self.snapshots.other_ended()
             return
         asked, metadata = parent["content"], parent["metadata"]
-        silent, code = asked["silent"], asked["code"]
+        silent = asked["silent"]
         if not silent:
             self.execution_count += 1
         reply: dict[str, Any] = {}
@@ -177,8 +178,8 @@ class Kernel(IPythonKernel):
                     stream.flush()
         finally:
             self._say_ended(parent, reply)
-            most = parent["metadata"][METADATA_KEY].get("snapshot")
-            self.snapshots.run_ended(parent["header"]["msg_id"], most)
+            most = metadata[METADATA_KEY].get("snapshot")
+            self.snapshots.run_ended(parent["header"]["msg_id"], most, code)
 
     def _say_ended(self, parent: Any, reply: dict[str, Any]) -> None:
         """Say `idle` of a run, and how it has ended, where code has not broken what finds out."""

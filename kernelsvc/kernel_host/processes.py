@@ -16,6 +16,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
+LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 """The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
 
 KERNEL_OOM_SCORE = 500

@@ -8,6 +8,10 @@ it; a snapshot that is told to be the kernel leaves the loop by an exception (`P
 one which is promoted for the hundredth time runs no deeper than the first. `KernelApp` gives it new
 sockets and threads; the shell, the kernel object, the output are those that the code has known.
 
+Back to back, a run waits for the fork, and is slower by what the fork has made shared: some
+milliseconds, which are worth it, for it may be the one that hangs. But where the same code is sent
+over and over, and takes less than the snapshot would, there is none in between.
+
 What waits must hold nothing that the world could notice. A socket or a pipe that the code closes
 has to be closed, so the child lets go of all but files at once (`inherited`). It is the leader of a
 session of its own, which no signal to the kernel's process group reaches, and the system prefers to
@@ -25,8 +29,9 @@ import os
 import random
 import socket
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +40,16 @@ import ipykernel
 
 from kernelsvc.kernel_host import children, processes
 from kernelsvc.kernel_host.capture import spare_descriptors
+from kernelsvc.kernel_host.hot_pages import HotPages
 from kernelsvc.kernel_host.inherited import Descriptors
 
-IDLE_SECONDS = 0.002
+IDLE_SECONDS = 0.003
 """A run that comes within this time of the one before waits for the fork; else nobody does."""
+REPEATING_IDLE_SECONDS = 0.03
+"""The same while trivial code is repeated."""
+TRIVIAL_SECONDS = 0.01
+TRIVIAL_CPU_SECONDS = 0.005
+"""Between runs of the same code that take less, a snapshot would cost more than the runs do."""
 OOM_SCORE = 100
 _MAX_ORDER_BYTES = 1 << 16
 _IPYKERNEL = str(Path(ipykernel.__file__).parent)
@@ -91,6 +102,9 @@ class Snapshots:
         self._timer: asyncio.TimerHandle | None = None
         self._taken: asyncio.Future[None] | None = None
         self._stands = False
+        self._trivial_code: str | None = None
+        self._began = self._cpu_began = 0.0
+        self._hot_pages = HotPages()
         self._of_processes_before: list[set[asyncio.Task[Any]]] = []
 
     def know_own(self) -> None:
@@ -99,10 +113,16 @@ class Snapshots:
             self._descriptors = Descriptors(self._is_own_socket)
             self._own_threads = set(threading.enumerate())
 
-    def run_ended(self, run: str, most: int | None) -> None:
+    def run_ended(self, run: str, most: int | None, code: str) -> None:
         """A run has ended: take a snapshot soon, or, with `most` None, have none any more."""
+        was_trivial = (
+            time.monotonic() - self._began < TRIVIAL_SECONDS
+            and time.thread_time() - self._cpu_began < TRIVIAL_CPU_SECONDS
+        )
+        repeats = was_trivial and code == self._trivial_code
+        self._trivial_code = code if was_trivial else None
         if most is not None:
-            self._expect(_State(run, most))
+            self._expect(_State(run, most), REPEATING_IDLE_SECONDS if repeats else IDLE_SECONDS)
             return
         self._due = self._latest = None
         if self._stands:
@@ -113,9 +133,9 @@ class Snapshots:
         if self._latest is not None:
             self._expect(self._latest)
 
-    def _expect(self, state: _State) -> None:
+    def _expect(self, state: _State, seconds: float = IDLE_SECONDS) -> None:
         self._due = self._latest = state
-        self._again(IDLE_SECONDS)
+        self._again(seconds)
 
     def _again(self, seconds: float) -> None:
         if self._timer is not None:
@@ -123,27 +143,31 @@ class Snapshots:
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self._take)
 
-    async def taken(self) -> None:
-        """Return when the snapshot that is due has been taken."""
-        if self._due is not None:
+    async def taken(self, code: str) -> None:
+        """Return when the snapshot that is due before this code runs has been taken."""
+        if self._due is not None and code == self._trivial_code:
+            if self._timer is not None:
+                self._timer.cancel()
+        elif self._due is not None:
             self._taken = asyncio.get_running_loop().create_future()
             self._again(0)
             await self._taken
+        self._began, self._cpu_began = time.monotonic(), time.thread_time()
 
     def _take(self) -> None:
         """In the event loop, with nothing below: fork, or tell why not."""
         self._timer = None
         state, self._due = self._due, None
-        if state is not None:
-            held = _own_memory()
-            if held > state.most:
-                why = f"it held {_mebibytes(held)} of memory, and snapshots are taken up to "
-                self._refuse(state.run, f"{why}{_mebibytes(state.most)}")
-            else:
-                self._fork(state)
         taken, self._taken = self._taken, None
-        if taken is not None and not taken.done():
-            taken.set_result(None)
+        try:
+            if state is not None and (held := _own_memory()) > state.most:
+                why = f"the session held {_mebibytes(held)}, and it is taken up to "
+                self._refuse(state.run, f"{why}{_mebibytes(state.most)}")
+            elif state is not None:
+                self._fork(state)
+        finally:
+            if taken is not None and not taken.done():
+                taken.set_result(None)
 
     def _refuse(self, run: str, why: str) -> None:
         self._stands = False
@@ -154,6 +178,8 @@ class Snapshots:
     def _fork(self, state: _State) -> None:
         """Raises Promoted: in the child, once it is to be the kernel."""
         children.reap()
+        if self._stands and self._trivial_code is not None:
+            self._hot_pages.learn()
         without = self._cannot_be_carried()
         # Python gives each child random numbers of its own; this one goes on with the kernel's.
         numbers = random.getstate()
@@ -176,6 +202,12 @@ class Snapshots:
                 raise promoted
         children.hide(pid)
         self._stands = True
+        self._copy_hot_pages(self._hot_pages.copy())
+
+    def _copy_hot_pages(self, steps: Iterator[None]) -> None:
+        """Between what else there is to do."""
+        if next(steps, self) is not self:
+            self._loop.call_soon(self._copy_hot_pages, steps)
 
     def _cannot_be_carried(self) -> dict[str, int]:
         """How many there are of what no copy has; `Descriptors` knows of more."""
