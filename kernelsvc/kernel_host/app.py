@@ -177,6 +177,8 @@ def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socke
     config.IPKernelApp.log_level = logging.CRITICAL
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
+    # Its banner has a tip of the day, and to pick one takes a random number of the code's.
+    config.InteractiveShell.enable_tip = False
     asyncio.set_event_loop(asyncio.new_event_loop())
     app = KernelApp.instance(connection_file=connection_file, config=config)
     app.initialize([])
@@ -206,6 +208,5 @@ def _serve(app: KernelApp) -> int:
         with spare_descriptors():
             asyncio.set_event_loop(asyncio.new_event_loop())
             app.resume(order.connection_file)
-        asyncio.get_event_loop().call_soon(app.kernel.snapshots.resume)
-        order.announce()
+        order.begin()
         del order

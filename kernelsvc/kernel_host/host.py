@@ -38,10 +38,8 @@ from kernelsvc.kernel_host.keeper import Keeper, Snapshot
 SWEEP_SECONDS = 10.0
 SPARING_SECONDS = 2.0
 """So long does a sweep kill one by one, for the sake of the snapshot; then it kills all at once."""
-FORKING_SECONDS = 0.2
+FORKING_SECONDS = 2.0
 """So long at most from its fork until a snapshot has told of itself."""
-SNAPSHOTS = ("kernel", "snapshot")
-"""What one is called by then, at first as its parent is."""
 SPARE_DESCRIPTORS = 64
 NOT_EXECUTABLE = 127
 
@@ -128,7 +126,7 @@ class Host:
                 case wire.PromoteSnapshot() as command:
                     self._promote(command)
                 case wire.SignalKernel(kernel=self._kernel, signum=signum):
-                    self._hear_snapshots()
+                    self._wait_for_snapshots()
                     self._keeper.expect_end()
                     self._signal(signum)
                 case wire.KillKernel(kernel=self._kernel):
@@ -270,14 +268,7 @@ class Host:
         """Return when each that has been forked by now has told of itself."""
         deadline = time.monotonic() + FORKING_SECONDS
         self._hear_snapshots()
-        while not self._hung_up and time.monotonic() < deadline:
-            unknown = (
-                process.pid != self._pid and not self._keeper.knows(process.pid)
-                for process in processes.descendants(os.getpid())
-                if process.name in SNAPSHOTS
-            )
-            if not any(unknown):
-                return
+        while self._keeper.is_one_coming and time.monotonic() < deadline:
             select.select([self._keeper.heard], [], [], FORKING_SECONDS / 20)
             self._hear_snapshots()
 

@@ -18,11 +18,20 @@ _STANDARD = 2
 
 
 class Descriptors:
-    """Made when there are only the kernel's own; sockets it may open later, with that address."""
+    """Tells the kernel's own from the code's. Sockets it may open later, with an address of its."""
 
     def __init__(self, is_own_socket: Callable[[str], bool]) -> None:
         self._own = dict(_open())
         self._is_own_socket = is_own_socket
+        self._of_the_code: dict[int, str] = {}
+
+    def keep_for_code(self) -> None:
+        """In the copy, behind `let_go`, when it is to be the kernel: what is left is the code's."""
+        self._of_the_code = dict(_open())
+
+    def know_own(self) -> None:
+        """In a copy that is the kernel: what there is beside the code's is its own."""
+        self._own = {fd: target for fd, target in _open() if self._of_the_code.get(fd) != target}
 
     def let_go(self, keep: set[int]) -> Counter[str]:
         """In the copy: let go of all but files and those to `keep`; how many of the code's.

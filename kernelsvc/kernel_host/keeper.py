@@ -9,7 +9,8 @@ by it than to outlive the kernel, and then to be told to be the kernel, or to be
 There is one, of the latest run: what stood before is killed once another stands, or the kernel has
 said why there is none. But a kernel that is interrupted because its time has run out may well come
 to the end of the run, and tell of a snapshot, before it is ended; the memory that is wanted then is
-that from before the run. So behind a signal, the one before stays until one more comes.
+that from before the run. So behind a signal, the one before stays until one more comes; and for one
+that the kernel has forked, but that has not told of itself yet, the host waits before the signal.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ _MOST_WORDS = 8
 _LONGEST_WORD = 120
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_MOST_FDS * 4)
+EVERY_RUN = ""
 NOT_ANY = "none had been taken by then"
 GONE = "it was killed, too"
 
@@ -55,7 +57,7 @@ class Snapshot:
 
 
 class Refusal(NamedTuple):
-    """There is no snapshot of the memory after `run`, and why."""
+    """There is no snapshot of the memory after `run`, and why; EVERY_RUN is any."""
 
     run: str
     why: str
@@ -68,9 +70,10 @@ class Keeper:
         self.heard, self.in_kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.heard.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.heard.setblocking(False)
-        self._latest: Snapshot | Refusal = Refusal("", NOT_ANY)
+        self._latest: Snapshot | Refusal = Refusal(EVERY_RUN, NOT_ANY)
         self._before: Snapshot | None = None
         self._may_end = False
+        self._coming: int | None = None
 
     def _all(self) -> list[Snapshot]:
         return [each for each in (self._latest, self._before) if isinstance(each, Snapshot)]
@@ -79,6 +82,11 @@ class Keeper:
     def has_any(self) -> bool:
         """Whether there is a snapshot."""
         return bool(self._all())
+
+    @property
+    def is_one_coming(self) -> bool:
+        """Whether one that the kernel has told of has not told of itself."""
+        return self._coming is not None and _parent(self._coming) is not None
 
     def expect_end(self) -> None:
         """The kernel gets a signal: the run may end well, and cost it its memory all the same."""
@@ -103,14 +111,18 @@ class Keeper:
     def _take_in(self, said: bytes, pid: int, fds: list[int], kernel: int | None) -> None:
         try:
             match json.loads(said):
+                case {"forked": int(forked)} if not self.knows(forked):
+                    self._coming = forked
                 case {"run": str(run), "why": str(why)}:
-                    self._replace(Refusal(run, why[:_LONGEST_WORD]))
+                    self._replace(Refusal(run, why[:_LONGEST_WORD] or NOT_ANY))
                 case {"run": str(run), "without": [*without]} if len(fds) == 1:
                     words = [str(each)[:_LONGEST_WORD] for each in without[:_MOST_WORDS]]
                     if _parent(pid) not in (kernel, os.getpid()):
                         return
                     orders = socket.socket(fileno=os.dup(fds[0]))
                     orders.setblocking(False)
+                    if pid == self._coming:
+                        self._coming = None
                     self._replace(Snapshot(run, pid, os.pidfd_open(pid), orders, words))
         except (ValueError, TypeError, RecursionError, OSError):
             # Nonsense, or it has ended meanwhile.
@@ -135,7 +147,8 @@ class Keeper:
         """Kill the snapshot, where there is one."""
         for snapshot in self._all():
             snapshot.kill()
-        self._latest, self._before, self._may_end = Refusal("", NOT_ANY), None, False
+        self._latest, self._before = Refusal(EVERY_RUN, NOT_ANY), None
+        self._may_end, self._coming = False, None
 
     def take(self, run: str) -> Snapshot | str:
         """The snapshot of the memory after `run`, the caller's from now on; or why there is none.
@@ -143,7 +156,7 @@ class Keeper:
         Those of other runs are killed: they will never be asked for.
         """
         why = NOT_ANY
-        if self._latest.run == run and isinstance(self._latest, Refusal):
+        if isinstance(self._latest, Refusal) and self._latest.run in (run, EVERY_RUN):
             why = self._latest.why
         for snapshot in self._all():
             if snapshot.run != run:
@@ -154,7 +167,7 @@ class Keeper:
             if snapshot is self._before:
                 self._before = None
             else:
-                self._latest = Refusal("", NOT_ANY)
+                self._latest = Refusal(EVERY_RUN, NOT_ANY)
             self.drop()
             return snapshot
         self.drop()

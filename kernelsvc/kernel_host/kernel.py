@@ -157,7 +157,6 @@ class Kernel(IPythonKernel):
 
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Called for an execute request; a run gets its `idle` here, and no reply beside it."""
-        self.snapshots.know_own()
         code = parent["content"]["code"]
         await self.snapshots.taken(code)
         if not _is_run(parent):

@@ -30,7 +30,6 @@ class Process(NamedTuple):
     """One line of /proc: `started` is in seconds of CLOCK_BOOTTIME."""
 
     pid: int
-    name: str
     parent: int
     state: str
     started: float
@@ -82,12 +81,12 @@ def processes() -> Iterator[Process]:
             continue
         try:
             # The command name stands in parentheses and may hold anything, parentheses too.
-            front, _, back = Path(entry.path, "stat").read_bytes().rpartition(b")")
+            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        name, fields = front.partition(b"(")[2].decode(errors="replace"), back.split()
-        state, parent, started = fields[0].decode(), int(fields[1]), int(fields[19])
-        yield Process(int(entry.name), name, parent, state, started * TICK_SECONDS)
+        yield Process(
+            int(entry.name), int(fields[1]), fields[0].decode(), int(fields[19]) * TICK_SECONDS
+        )
 
 
 def descendants(root: int) -> list[Process]:

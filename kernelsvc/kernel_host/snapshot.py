@@ -50,6 +50,8 @@ REPEATING_IDLE_SECONDS = 0.03
 TRIVIAL_SECONDS = 0.01
 TRIVIAL_CPU_SECONDS = 0.005
 """Between runs of the same code that take less, a snapshot would cost more than the runs do."""
+REAP_SECONDS = 0.1
+"""So long after a snapshot, the one before has been killed."""
 OOM_SCORE = 100
 _MAX_ORDER_BYTES = 1 << 16
 _IPYKERNEL = str(Path(ipykernel.__file__).parent)
@@ -61,13 +63,13 @@ os_exit = os._exit
 class Promoted(SystemExit):
     """Raised through the event loop of a snapshot that is to be the kernel.
 
-    It serves the connection in `connection_file` and calls `announce` when it does.
+    It serves the connection in `connection_file` and calls `begin` when it does.
     """
 
-    def __init__(self, connection_file: str, announce: Callable[[], None]) -> None:
+    def __init__(self, connection_file: str, begin: Callable[[], None]) -> None:
         super().__init__()
         self.connection_file = connection_file
-        self.announce = announce
+        self.begin = begin
 
 
 @dataclass(frozen=True)
@@ -94,24 +96,18 @@ class Snapshots:
         self._host = host
         self._host_pid = os.getppid()
         self._prepare = prepare
-        self._is_own_socket = is_own_socket
-        self._descriptors: Descriptors | None = None
-        self._own_threads: set[threading.Thread] = set()
+        # There are only the kernel's own, for no code has run yet.
+        self._descriptors = Descriptors(is_own_socket)
+        self._own_threads = set(threading.enumerate())
         self._due: _State | None = None
         self._latest: _State | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._taken: asyncio.Future[None] | None = None
-        self._stands = False
+        self._is_off = False
         self._trivial_code: str | None = None
         self._began = self._cpu_began = 0.0
         self._hot_pages = HotPages()
         self._of_processes_before: list[set[asyncio.Task[Any]]] = []
-
-    def know_own(self) -> None:
-        """Called before the first code runs: what there is now is the kernel's, not the code's."""
-        if self._descriptors is None:
-            self._descriptors = Descriptors(self._is_own_socket)
-            self._own_threads = set(threading.enumerate())
 
     def run_ended(self, run: str, most: int | None, code: str) -> None:
         """A run has ended: take a snapshot soon, or, with `most` None, have none any more."""
@@ -125,8 +121,9 @@ class Snapshots:
             self._expect(_State(run, most), REPEATING_IDLE_SECONDS if repeats else IDLE_SECONDS)
             return
         self._due = self._latest = None
-        if self._stands:
-            self._refuse(run, "snapshots are off for this session")
+        if not self._is_off:
+            self._is_off = True
+            self._tell({"run": "", "why": "snapshots are off for this session"})
 
     def other_ended(self) -> None:
         """Code of another client has run: what is to be restored has changed with it."""
@@ -134,6 +131,9 @@ class Snapshots:
             self._expect(self._latest)
 
     def _expect(self, state: _State, seconds: float = IDLE_SECONDS) -> None:
+        if self._is_off:
+            self._is_off = False
+            self._tell({"run": "", "why": ""})
         self._due = self._latest = state
         self._again(seconds)
 
@@ -162,26 +162,24 @@ class Snapshots:
         try:
             if state is not None and (held := _own_memory()) > state.most:
                 why = f"the session held {_mebibytes(held)}, and it is taken up to "
-                self._refuse(state.run, f"{why}{_mebibytes(state.most)}")
+                self._tell({"run": state.run, "why": why + _mebibytes(state.most)})
             elif state is not None:
                 self._fork(state)
         finally:
             if taken is not None and not taken.done():
                 taken.set_result(None)
 
-    def _refuse(self, run: str, why: str) -> None:
-        self._stands = False
-        children.reap()
+    def _tell(self, what: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            self._host.send(json.dumps({"run": run, "why": why}).encode(), socket.MSG_DONTWAIT)
+            self._host.send(json.dumps(what).encode(), socket.MSG_DONTWAIT)
 
     def _fork(self, state: _State) -> None:
         """Raises Promoted: in the child, once it is to be the kernel."""
         children.reap()
-        if self._stands and self._trivial_code is not None:
+        if children.hidden() and self._trivial_code is not None:
             self._hot_pages.learn()
         without = self._cannot_be_carried()
-        # Python gives each child random numbers of its own; this one goes on with the kernel's.
+        # Python gives each child random numbers of its own; this one is to go on with the kernel's.
         numbers = random.getstate()
         with spare_descriptors(), contextlib.ExitStack() as in_parent:
             try:
@@ -190,18 +188,18 @@ class Snapshots:
                     in_parent.enter_context(one)
                 pid = os.fork()
             except OSError as error:
-                self._refuse(state.run, f"it could not be copied: {error.strerror}")
+                why = f"it could not be copied: {error.strerror}"
+                self._tell({"run": state.run, "why": why})
                 return
             if pid == 0:
                 in_parent.pop_all()
                 # Python complains of tasks that are forgotten before they have ended.
                 self._of_processes_before.append(asyncio.all_tasks(self._loop))
-                promoted = self._wait(state, without, *pair)
-                random.setstate(numbers)
-                self._begin_anew(state)
-                raise promoted
+                connection_file = self._wait(state, without, *pair)
+                raise Promoted(connection_file, lambda: self._begin(state, numbers, pair[0]))
         children.hide(pid)
-        self._stands = True
+        self._tell({"forked": pid})
+        self._loop.call_later(REAP_SECONDS, children.reap)
         self._copy_hot_pages(self._hot_pages.copy())
 
     def _copy_hot_pages(self, steps: Iterator[None]) -> None:
@@ -218,14 +216,13 @@ class Snapshots:
 
     def _wait(
         self, state: _State, without: dict[str, int], ours: socket.socket, theirs: socket.socket
-    ) -> Promoted:
-        """In the child: wait to be the kernel; it ends where it is not to be."""
+    ) -> str:
+        """In the child: wait to be the kernel on a connection, or end where it is not to be."""
         try:
             os.setsid()
             kernel = os.getppid()
             processes.set_name("snapshot")
             processes.set_oom_score(OOM_SCORE)
-            assert self._descriptors is not None
             self._prepare()
             sockets = (self._host, ours, theirs)
             found = self._descriptors.let_go(keep={one.fileno() for one in sockets})
@@ -236,33 +233,28 @@ class Snapshots:
             order = ours.recv(_MAX_ORDER_BYTES)
             if not order:
                 os_exit(0)
+            self._descriptors.keep_for_code()
             processes.die_with_parent()
             if os.getppid() != self._host_pid:
                 os_exit(1)
             processes.set_name("kernel")
             processes.set_oom_score(processes.KERNEL_OOM_SCORE)
+            connection_file: str = json.loads(order)["connection_file"]
         except BaseException:  # noqa: BLE001  # nothing of the kernel's may run twice
             traceback.print_exc()
             os_exit(1)
+        return connection_file
 
-        def announce() -> None:
-            ours.send(b"1")
-            ours.close()
-
-        return Promoted(json.loads(order)["connection_file"], announce)
-
-    def _begin_anew(self, state: _State) -> None:
-        """This is the kernel now: what the one before knew of itself does not hold."""
-        self._descriptors = None
-        self._stands = False
-        self._latest = self._due = state
+    def _begin(self, state: _State, numbers: tuple[Any, ...], host: socket.socket) -> None:
+        """Begin as the kernel, which can be reached by now; it has a snapshot of itself, too."""
+        random.setstate(numbers)
+        self._descriptors.know_own()
+        self._own_threads = set(threading.enumerate())
         self._taken = self._timer = None
         children.forget()
-
-    def resume(self) -> None:
-        """In the event loop of a kernel that was a snapshot: it has one of itself, too."""
-        if self._latest is not None:
-            self._expect(self._latest)
+        asyncio.get_event_loop().call_soon(self._expect, state)
+        host.send(b"1")
+        host.close()
 
 
 def _is_own(task: "asyncio.Task[Any]") -> bool:

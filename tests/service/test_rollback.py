@@ -93,12 +93,15 @@ async def test_it_is_the_memory_of_the_latest_run_whose_kernel_lived_however_tha
         run = await api.run(f"n = {number}\n{end}", timeout=0.3, on_timeout="interrupt")
         assert run["exit_code"] == exit_code
         expected = number if run["memory"] == "kept" else expected
-        assert (await api.run(KILL))["memory"] == "restored"
+        run = await api.run(KILL)
+        assert run["memory"] == "restored", (end, run)
         assert (await api.run("n"))["text"] == str(expected)
     assert expected == 4
 
 
-async def test_a_kernel_that_dies_between_runs_is_restored_with_what_it_had_started_named(api):
+async def test_a_kernel_that_dies_between_runs_is_restored_and_what_goes_with_it_is_named(
+    api, server
+):
     await api.create()
     run = await api.run(
         "import asyncio, os, socket, subprocess, threading\n"
@@ -118,7 +121,9 @@ async def test_a_kernel_that_dies_between_runs_is_restored_with_what_it_had_star
         "_ = loop.call_later(0.2, os._exit, 5)"
     )
     assert (run["exit_code"], run["memory"]) == (0, "kept"), run
-    run = await eventually(lambda: _told_of_restore(api))
+    await eventually(lambda: server.service._live["s"]._change)
+    run = await api.run("x")
+    assert (run["text"], run["memory"]) == ("1", "restored")
     assert run["memory_detail"] == (
         "the kernel exited with status 5 between runs and was replaced: the memory is as after the "
         "last completed run, without 1 thread, 2 asyncio tasks, 1 socket and 1 child process"
@@ -133,19 +138,13 @@ async def test_a_kernel_that_dies_between_runs_is_restored_with_what_it_had_star
     assert run["text"] == "(1, False, False)"
 
 
-async def _told_of_restore(api):
-    run = await api.run("x")
-    assert run["text"] == "1"
-    return run if run["memory"] == "restored" else None
-
-
 async def test_without_snapshots_memory_is_lost_and_the_answer_says_why(api):
     session = await api.create(snapshots=False)
     assert session["snapshots"] is False
     await api.run("x = 1")
     run = await api.run("while True: pass", timeout=0.3)
     assert run["memory"] == "lost"
-    assert run["memory_detail"].endswith("no snapshot of the memory: none had been taken by then")
+    assert run["memory_detail"].endswith("of the memory: snapshots are off for this session")
     answer = await api.send("PATCH", "/api/sessions/s", {"snapshots": True})
     assert answer.json["session"]["snapshots"] is True
     await api.run("x = 2")
@@ -192,6 +191,7 @@ async def test_time_after_time_nothing_is_lost_and_nothing_grows(api, server):
     counts = (
         "len(os.listdir('/proc/self/fd')), len([p for p in os.listdir('/proc') if p.isdigit()])"
     )
+    assert (await api.run(KILL))["memory"] == "restored"
     first = (await api.run(counts))["text"]
     for number in range(1, 6):
         assert (await api.run("n += 1; n"))["text"] == str(number)
