@@ -11,6 +11,7 @@ said why there is none. But a kernel that is interrupted because its time has ru
 to the end of the run, and tell of a snapshot, before it is ended; the memory that is wanted then is
 that from before the run. So behind a signal, the one before stays until one more comes; and for one
 that the kernel has forked, but that has not told of itself yet, the host waits before the signal.
+They are numbered, for on a busy machine a snapshot may tell of itself later than the next one does.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ class Snapshot:
     """A snapshot that waits, of the memory after `run`; it is told over `orders` what to be."""
 
     run: str
+    number: int
     pid: int
     process: int
     orders: socket.socket
@@ -73,7 +75,8 @@ class Keeper:
         self._latest: Snapshot | Refusal = Refusal(EVERY_RUN, NOT_ANY)
         self._before: Snapshot | None = None
         self._may_end = False
-        self._coming: int | None = None
+        self._coming: set[int] = set()
+        self._newest = 0
 
     def _all(self) -> list[Snapshot]:
         return [each for each in (self._latest, self._before) if isinstance(each, Snapshot)]
@@ -86,7 +89,8 @@ class Keeper:
     @property
     def is_one_coming(self) -> bool:
         """Whether one that the kernel has told of has not told of itself."""
-        return self._coming is not None and _parent(self._coming) is not None
+        self._coming = {pid for pid in self._coming if _parent(pid) is not None}
+        return bool(self._coming)
 
     def expect_end(self) -> None:
         """The kernel gets a signal: the run may end well, and cost it its memory all the same."""
@@ -112,18 +116,25 @@ class Keeper:
         try:
             match json.loads(said):
                 case {"forked": int(forked)} if not self.knows(forked):
-                    self._coming = forked
-                case {"run": str(run), "why": str(why)}:
+                    self._coming.add(forked)
+                case {"run": str(run), "number": int(number), "why": str(why)}:
+                    self._newest = number
                     self._replace(Refusal(run, why[:_LONGEST_WORD] or NOT_ANY))
-                case {"run": str(run), "without": [*without]} if len(fds) == 1:
+                case {"run": str(run), "number": int(number), "without": [*without]} if (
+                    len(fds) == 1
+                ):
                     words = [str(each)[:_LONGEST_WORD] for each in without[:_MOST_WORDS]]
                     if _parent(pid) not in (kernel, os.getpid()):
                         return
                     orders = socket.socket(fileno=os.dup(fds[0]))
                     orders.setblocking(False)
-                    if pid == self._coming:
-                        self._coming = None
-                    self._replace(Snapshot(run, pid, os.pidfd_open(pid), orders, words))
+                    self._coming.discard(pid)
+                    if number <= self._newest:
+                        # It tells late of itself; hung up on, it ends.
+                        orders.close()
+                        return
+                    self._newest = number
+                    self._replace(Snapshot(run, number, pid, os.pidfd_open(pid), orders, words))
         except (ValueError, TypeError, RecursionError, OSError):
             # Nonsense, or it has ended meanwhile.
             return
@@ -148,7 +159,7 @@ class Keeper:
         for snapshot in self._all():
             snapshot.kill()
         self._latest, self._before = Refusal(EVERY_RUN, NOT_ANY), None
-        self._may_end, self._coming = False, None
+        self._may_end, self._coming, self._newest = False, set(), 0
 
     def take(self, run: str) -> Snapshot | str:
         """The snapshot of the memory after `run`, the caller's from now on; or why there is none.
@@ -169,6 +180,8 @@ class Keeper:
             else:
                 self._latest = Refusal(EVERY_RUN, NOT_ANY)
             self.drop()
+            # Its own are numbered from there on.
+            self._newest = snapshot.number
             return snapshot
         self.drop()
         return why

@@ -104,6 +104,7 @@ class Snapshots:
         self._timer: asyncio.TimerHandle | None = None
         self._taken: asyncio.Future[None] | None = None
         self._is_off = False
+        self._number = 0
         self._trivial_code: str | None = None
         self._began = self._cpu_began = 0.0
         self._hot_pages = HotPages()
@@ -123,7 +124,7 @@ class Snapshots:
         self._due = self._latest = None
         if not self._is_off:
             self._is_off = True
-            self._tell({"run": "", "why": "snapshots are off for this session"})
+            self._refuse("", "snapshots are off for this session")
 
     def other_ended(self) -> None:
         """Code of another client has run: what is to be restored has changed with it."""
@@ -133,7 +134,7 @@ class Snapshots:
     def _expect(self, state: _State, seconds: float = IDLE_SECONDS) -> None:
         if self._is_off:
             self._is_off = False
-            self._tell({"run": "", "why": ""})
+            self._refuse("", "")
         self._due = self._latest = state
         self._again(seconds)
 
@@ -162,12 +163,17 @@ class Snapshots:
         try:
             if state is not None and (held := _own_memory()) > state.most:
                 why = f"the session held {_mebibytes(held)}, and it is taken up to "
-                self._tell({"run": state.run, "why": why + _mebibytes(state.most)})
+                self._refuse(state.run, why + _mebibytes(state.most))
             elif state is not None:
                 self._fork(state)
         finally:
             if taken is not None and not taken.done():
                 taken.set_result(None)
+
+    def _refuse(self, run: str, why: str) -> None:
+        """There is no snapshot of the memory after that run; "" for any."""
+        self._number += 1
+        self._tell({"run": run, "number": self._number, "why": why})
 
     def _tell(self, what: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
@@ -181,6 +187,7 @@ class Snapshots:
         without = self._cannot_be_carried()
         # Python gives each child random numbers of its own; this one is to go on with the kernel's.
         numbers = random.getstate()
+        self._number += 1
         with spare_descriptors(), contextlib.ExitStack() as in_parent:
             try:
                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -188,8 +195,7 @@ class Snapshots:
                     in_parent.enter_context(one)
                 pid = os.fork()
             except OSError as error:
-                why = f"it could not be copied: {error.strerror}"
-                self._tell({"run": state.run, "why": why})
+                self._refuse(state.run, f"it could not be copied: {error.strerror}")
                 return
             if pid == 0:
                 in_parent.pop_all()
@@ -227,7 +233,8 @@ class Snapshots:
             sockets = (self._host, ours, theirs)
             found = self._descriptors.let_go(keep={one.fileno() for one in sockets})
             without = {**without, **found, "child process": _children_of(kernel)}
-            told = {"run": state.run, "without": _in_words(without)}
+            words = _in_words(without)
+            told = {"run": state.run, "number": self._number, "without": words}
             socket.send_fds(self._host, [json.dumps(told).encode()], [theirs.fileno()])
             theirs.close()
             order = ours.recv(_MAX_ORDER_BYTES)

@@ -1,5 +1,6 @@
 """The keeper of snapshots, which believes nobody, and what a snapshot lets go of."""
 
+import itertools
 import json
 import os
 import signal
@@ -40,8 +41,12 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def snapshot_of(keeper, run, without=()):
-    return Child(keeper, {"run": run, "without": list(without)})
+NUMBERS = itertools.count(1)
+
+
+def snapshot_of(keeper, run, without=(), number=None):
+    number = next(NUMBERS) if number is None else number
+    return Child(keeper, {"run": run, "number": number, "without": list(without)})
 
 
 @pytest.fixture
@@ -70,6 +75,24 @@ def test_a_snapshot_of_another_run_is_never_given(keeper):
     child = snapshot_of(keeper, "one")
     assert keeper.take("two") == NOT_ANY
     assert child.end() == -signal.SIGKILL
+
+
+def test_one_that_tells_of_itself_late_does_not_take_the_place_of_a_later_one(keeper):
+    later = snapshot_of(keeper, "two", number=1 << 20)
+    late = snapshot_of(keeper, "one", number=(1 << 20) - 1)
+    assert late.end() == 7
+    assert keeper.knows(later.pid)
+    keeper.drop()
+    assert later.end() == -signal.SIGKILL
+
+
+def test_one_that_was_forked_is_coming_until_it_tells_of_itself_or_is_gone(keeper):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        keeper.in_kernel.send(json.dumps({"forked": other.pid}).encode())
+        keeper.hear(os.getpid())
+        assert keeper.is_one_coming
+        other.kill()
+    assert not keeper.is_one_coming
 
 
 def test_behind_a_signal_the_one_before_stays_until_another_comes(keeper):
@@ -102,11 +125,11 @@ def test_a_snapshot_that_has_been_killed_is_not_given(keeper):
 
 def test_a_refusal_takes_the_place_of_what_stood_and_is_told(keeper):
     child = snapshot_of(keeper, "one")
-    keeper.in_kernel.send(b'{"run": "two", "why": "too large"}')
+    keeper.in_kernel.send(b'{"run": "two", "number": 1000, "why": "too large"}')
     keeper.hear(os.getpid())
     assert child.end() == -signal.SIGKILL
     assert keeper.take("two") == "too large"
-    keeper.in_kernel.send(b'{"run": "", "why": "off"}')
+    keeper.in_kernel.send(b'{"run": "", "number": 1001, "why": "off"}')
     keeper.hear(os.getpid())
     assert keeper.take("any") == "off"
     assert keeper.take("any") == NOT_ANY
@@ -114,8 +137,10 @@ def test_a_refusal_takes_the_place_of_what_stood_and_is_told(keeper):
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"{", b"[]", b"null", b'{"run": 1, "without": []}', b'{"run": "one", "without": 1}',
-     b'{"run": "one"}', b'{"run": "one", "why": null}', b"\xff", b"[" * 4000],
+    [b"", b"{", b"[]", b"null", b'{"run": 1, "number": 1, "without": []}',
+     b'{"run": "one", "number": 1, "without": 1}', b'{"run": "one", "number": 1}',
+     b'{"run": "one", "number": 1, "why": null}', b'{"run": "one", "why": ""}', b"\xff",
+     b"[" * 4000],
 )  # fmt: skip
 def test_nonsense_is_passed_over(keeper, said):
     child = snapshot_of(keeper, "one")
@@ -127,7 +152,7 @@ def test_nonsense_is_passed_over(keeper, said):
 
 
 def test_who_is_no_child_of_the_kernels_or_sends_no_socket_is_no_snapshot(keeper):
-    this = {"run": "one", "without": []}
+    this = {"run": "one", "number": 1, "without": []}
     # This process itself: nobody may have its host kill it.
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
         socket.send_fds(keeper.in_kernel, [json.dumps(this).encode()], [one.fileno()])
