@@ -38,7 +38,7 @@ from kernelsvc.kernel_host.keeper import Keeper, Snapshot
 SWEEP_SECONDS = 10.0
 SPARING_SECONDS = 2.0
 """So long does a sweep kill one by one, for the sake of the snapshot; then it kills all at once."""
-FORKING_SECONDS = 2.0
+FORKING_SECONDS = 1.0
 """So long at most from its fork until a snapshot has told of itself."""
 SPARE_DESCRIPTORS = 64
 NOT_EXECUTABLE = 127
@@ -271,6 +271,7 @@ class Host:
         while self._keeper.is_one_coming and time.monotonic() < deadline:
             select.select([self._keeper.heard], [], [], FORKING_SECONDS / 20)
             self._hear_snapshots()
+        self._keeper.expect_none()
 
     def _sweep(self, since: float) -> int:
         """Kill descendants started at or after `since`; the kernel itself only where since is 0.

@@ -92,6 +92,10 @@ class Keeper:
         self._coming = {pid for pid in self._coming if _parent(pid) is not None}
         return bool(self._coming)
 
+    def expect_none(self) -> None:
+        """Those that were coming have had their time."""
+        self._coming.clear()
+
     def expect_end(self) -> None:
         """The kernel gets a signal: the run may end well, and cost it its memory all the same."""
         self._may_end = True
@@ -116,7 +120,8 @@ class Keeper:
         try:
             match json.loads(said):
                 case {"forked": int(forked)} if not self.knows(forked):
-                    self._coming.add(forked)
+                    if _parent(forked) == kernel:
+                        self._coming.add(forked)
                 case {"run": str(run), "number": int(number), "why": str(why)}:
                     self._newest = number
                     self._replace(Refusal(run, why[:_LONGEST_WORD] or NOT_ANY))
@@ -126,15 +131,15 @@ class Keeper:
                     words = [str(each)[:_LONGEST_WORD] for each in without[:_MOST_WORDS]]
                     if _parent(pid) not in (kernel, os.getpid()):
                         return
-                    orders = socket.socket(fileno=os.dup(fds[0]))
-                    orders.setblocking(False)
                     self._coming.discard(pid)
-                    if number <= self._newest:
-                        # It tells late of itself; hung up on, it ends.
-                        orders.close()
-                        return
-                    self._newest = number
-                    self._replace(Snapshot(run, number, pid, os.pidfd_open(pid), orders, words))
+                    # One that tells late of itself is hung up on, and ends.
+                    if number > self._newest:
+                        orders = socket.socket(fileno=fds[0])
+                        fds.clear()
+                        orders.setblocking(False)
+                        process = _pidfd(pid, orders)
+                        self._newest = number
+                        self._replace(Snapshot(run, number, pid, process, orders, words))
         except (ValueError, TypeError, RecursionError, OSError):
             # Nonsense, or it has ended meanwhile.
             return
@@ -198,6 +203,15 @@ def _sent_along(ancillary: list[tuple[int, int, bytes]]) -> tuple[list[int], int
         elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             pid = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
     return fds, pid
+
+
+def _pidfd(pid: int, orders: socket.socket) -> int:
+    """A descriptor of the process; where there is none, hangs up on it and raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        orders.close()
+        raise
 
 
 def _parent(pid: int) -> int | None:

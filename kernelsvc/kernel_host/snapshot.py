@@ -51,7 +51,7 @@ TRIVIAL_SECONDS = 0.01
 TRIVIAL_CPU_SECONDS = 0.005
 """Between runs of the same code that take less, a snapshot would cost more than the runs do."""
 REAP_SECONDS = 0.1
-"""So long after a snapshot, the one before has been killed."""
+"""So long after a snapshot, the host has killed the one before."""
 OOM_SCORE = 100
 _MAX_ORDER_BYTES = 1 << 16
 _IPYKERNEL = str(Path(ipykernel.__file__).parent)
@@ -174,6 +174,17 @@ class Snapshots:
         """There is no snapshot of the memory after that run; "" for any."""
         self._number += 1
         self._tell({"run": run, "number": self._number, "why": why})
+        if children.hidden():
+            self._reap_later()
+
+    def _reap_later(self) -> None:
+        asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap)
+
+    def _reap(self) -> None:
+        """Collect the snapshots that the host has killed, all but the one that stands."""
+        children.reap()
+        if len(children.hidden()) > (0 if self._is_off else 1):
+            self._reap_later()
 
     def _tell(self, what: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
@@ -205,7 +216,7 @@ class Snapshots:
                 raise Promoted(connection_file, lambda: self._begin(state, numbers, pair[0]))
         children.hide(pid)
         self._tell({"forked": pid})
-        self._loop.call_later(REAP_SECONDS, children.reap)
+        self._reap_later()
         self._copy_hot_pages(self._hot_pages.copy())
 
     def _copy_hot_pages(self, steps: Iterator[None]) -> None:

@@ -87,6 +87,9 @@ def test_one_that_tells_of_itself_late_does_not_take_the_place_of_a_later_one(ke
 
 
 def test_one_that_was_forked_is_coming_until_it_tells_of_itself_or_is_gone(keeper):
+    keeper.in_kernel.send(b'{"forked": 1}')
+    keeper.hear(os.getpid())
+    assert not keeper.is_one_coming
     with subprocess.Popen(["sleep", "60"]) as other:
         keeper.in_kernel.send(json.dumps({"forked": other.pid}).encode())
         keeper.hear(os.getpid())
