@@ -104,6 +104,7 @@ class Snapshots:
         self._timer: asyncio.TimerHandle | None = None
         self._taken: asyncio.Future[None] | None = None
         self._is_off = False
+        self._standing = 0
         self._number = 0
         self._trivial_code: str | None = None
         self._began = self._cpu_began = 0.0
@@ -173,6 +174,7 @@ class Snapshots:
     def _refuse(self, run: str, why: str) -> None:
         """There is no snapshot of the memory after that run; "" for any."""
         self._number += 1
+        self._standing = 0
         self._tell({"run": run, "number": self._number, "why": why})
         if children.hidden():
             self._reap_later()
@@ -183,7 +185,7 @@ class Snapshots:
     def _reap(self) -> None:
         """Collect the snapshots that the host has killed, all but the one that stands."""
         children.reap()
-        if len(children.hidden()) > (0 if self._is_off else 1):
+        if len(children.hidden()) > self._standing:
             self._reap_later()
 
     def _tell(self, what: dict[str, Any]) -> None:
@@ -215,6 +217,7 @@ class Snapshots:
                 connection_file = self._wait(state, without, *pair)
                 raise Promoted(connection_file, lambda: self._begin(state, numbers, pair[0]))
         children.hide(pid)
+        self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
         self._copy_hot_pages(self._hot_pages.copy())
@@ -269,6 +272,7 @@ class Snapshots:
         self._descriptors.know_own()
         self._own_threads = set(threading.enumerate())
         self._taken = self._timer = None
+        self._standing = 0
         children.forget()
         asyncio.get_event_loop().call_soon(self._expect, state)
         host.send(b"1")
