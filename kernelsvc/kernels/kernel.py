@@ -217,26 +217,33 @@ class Kernel:
             wait.cancel()
 
     def execute(
-        self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
+        self,
+        code: str,
+        env: dict[str, str],
+        stdin: str | None,
+        sink: EventSink,
+        snapshot: int | None = None,
     ) -> Execution:
-        """Send an execute request; `sink` gets what it puts out, as it comes."""
-        return self._execute(messages.execute_content(code), env, stdin, sink)
+        """Send an execute request; `sink` gets what it puts out, as it comes.
+
+        Behind it, the kernel takes a snapshot of at most `snapshot` bytes of memory, or none.
+        """
+        metadata = messages.execute_metadata(env, stdin, snapshot)
+        return self._execute(messages.execute_content(code), metadata, sink)
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
         if self._no_op is None:
             return
         nothing = messages.execute_content(self._no_op, counted=False)
-        execution = self._execute(nothing, {}, None, lambda event: None)
+        execution = self._execute(nothing, messages.execute_metadata({}), lambda event: None)
         await execution.until_done(seconds)
         self._execution = None
 
     def _execute(
-        self, content: dict[str, Any], env: dict[str, str], stdin: str | None, sink: EventSink
+        self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink
     ) -> Execution:
-        message = self._session.msg(
-            "execute_request", content, metadata=messages.execute_metadata(env, stdin)
-        )
+        message = self._session.msg("execute_request", content, metadata=metadata)
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
         if self.ended.is_set():
             execution.end()

@@ -11,7 +11,8 @@ class Supports(BaseModel):
     `memory`: what one run sets, the next one finds. `env` and `stdin`: a run may be given them.
     `exit_codes`: code can end a run with one of its own. `interrupt`: `always`; `running`, where
     code that waits for a promise cannot be interrupted; `kernel`, as the installed kernel has it.
-    `displays`: there is more than text, such as figures and tables.
+    `displays`: there is more than text, such as figures and tables. `snapshots`: memory can be
+    restored where a run costs the kernel.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -22,6 +23,7 @@ class Supports(BaseModel):
     exit_codes: bool = True
     interrupt: Literal["always", "running", "kernel"] = "always"
     displays: bool = False
+    snapshots: bool = False
 
 
 class LanguageInfo(BaseModel):

@@ -5,7 +5,7 @@ wake, a restart, a sleep. What takes a turn is a task of this object, not of the
 so a client that goes away changes nothing. An interrupt, a restart and a delete do not wait for the
 turn of a run that is going on: they reach it through its `StopSignal`. A setup has the first turn.
 
-`_lost` says why the session's memory is gone since the last answer, until an answer has told it.
+`_change`: what has become of the session's memory since the last answer, until one has told it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from kernelsvc.sessions import result
 from kernelsvc.sessions.background import BackgroundOutput
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.data import DataSync
-from kernelsvc.sessions.executing import execute
+from kernelsvc.sessions.executing import execute, wants_snapshots
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
@@ -37,9 +37,6 @@ from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 from kernelsvc.sessions.visits import Visits
 
-_ASLEEP = "the session was asleep"
-_NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
-
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -48,7 +45,7 @@ log = structlog.get_logger()
 class LiveSession:
     """An awake session. `on_idle` is called when a turn has ended and nothing waits for one.
 
-    `lost` says why one has no memory that has not run yet, but might be thought to have some.
+    `lost` is there for one that has not run yet, but might be thought to have memory.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class LiveSession:
         parts: SessionParts,
         capacity: Capacity,
         on_idle: Callable[["LiveSession"], None],
-        lost: str | None = None,
+        lost: result.Change | None = None,
     ) -> None:
         self.active_at = time.monotonic()
         self.owner = record.owner
@@ -76,7 +73,7 @@ class LiveSession:
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
-        self._lost = _ASLEEP if record.run_count else lost
+        self._change = result.ASLEEP if record.run_count else lost
         workspace, owner = parts.workspaces.path(record.id), parts.workspaces.owner
         self._data = DataSync(record.data, workspace, parts.policy.max_data_bytes, owner)
         self._lasting = Lasting(record, self._data, parts.sessions)
@@ -209,7 +206,7 @@ class LiveSession:
 
     async def _restart(self) -> None:
         await self._slot.drop(self._policy.grace)
-        self._lost = "the kernel was restarted"
+        self._change = result.RESTARTED
         await self._wake()
 
     async def sleep(self) -> None:
@@ -225,7 +222,7 @@ class LiveSession:
         self._check_may_sleep()
         await self._end_kernel()
         await self._slot.free()
-        self._lost = _ASLEEP if self._record.run_count else self._lost
+        self._change = result.ASLEEP if self._record.run_count else self._change
 
     async def _end_kernel(self) -> None:
         """End the kernel politely, and keep what it has left behind."""
@@ -244,15 +241,14 @@ class LiveSession:
     def _kernel_died(self, returncode: int) -> None:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
         if self._current is None and not self._closed:
-            how = result.how_it_ended(returncode)
-            exceeded = self._slot.exceeded()
-            self._lost = (
-                f"between runs, {exceeded.message}; the kernel was killed and replaced"
-                if exceeded
-                else f"the kernel {how} between runs and was replaced"
-            )
-            log.warning("kernel_died", session_id=self._record.id, how=how)
-            self.begin_wake()
+            why = result.why_it_died(returncode, self._slot.exceeded())
+            log.warning("kernel_died", session_id=self._record.id, why=why)
+            self._turns.begin(lambda: self._replace(why))
+
+    async def _replace(self, why: str) -> None:
+        """Put another kernel in the place of one that has ended, with its memory where possible."""
+        self._change = result.change(why, await self._restore())
+        await self._wake()
 
     # ---- changes from outside
 
@@ -327,7 +323,7 @@ class LiveSession:
 
     async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
         if error is None:
-            run = job.cancelled(self._lost, self._data.value)
+            run = job.cancelled(self._change, self._data.value)
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
@@ -353,12 +349,14 @@ class LiveSession:
         finally:
             spent = meter.stop()
             self._current = job.stop = None
-        if ending.returncode is not None:
-            # This run tells of the kernel's end; nobody is to tell of it again.
-            self._slot.expect_end()
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        lost_before, self._lost = self._lost, None
+        change, self._change = self._change, None
+        if ending.returncode is None:
+            self._slot.completed(ending.request_id)
+        else:
+            restored = await self._restore(wanted=ending.stopped is None)
+            change = result.change(result.why_it_ended(ending, exceeded), restored)
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -366,17 +364,20 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, lost_before, exceeded),
+            **result.fields(ending, collected, change, exceeded),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)
         if not self._record.persistent:
             await self._clear()
-        elif ending.returncode is not None:
-            await self._slot.drop()
-            if not self._closed:
-                self.begin_wake()
+        elif ending.returncode is not None and not self._closed:
+            self.begin_wake()
         return run
+
+    async def _restore(self, *, wanted: bool = True) -> result.Restored | result.NotRestored:
+        """Free a kernel that has ended; where that is wanted, put one with its memory there."""
+        are_taken = wants_snapshots(self._record, self._policy)
+        return await self._slot.restore(wanted=wanted, are_taken=are_taken)
 
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
@@ -395,4 +396,4 @@ class LiveSession:
         await self._slot.free()
         await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
-        self._lost = _NOT_PERSISTENT
+        self._change = result.NOT_PERSISTENT

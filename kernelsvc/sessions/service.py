@@ -25,6 +25,7 @@ from kernelsvc.sessions.creating import new_record
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.duplicate import Duplicator
+from kernelsvc.sessions.executing import wants_snapshots
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
@@ -33,6 +34,7 @@ from kernelsvc.sessions.oneoff import OneOffs
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.ports import SessionPorts
 from kernelsvc.sessions.quotas import QuotaBook
+from kernelsvc.sessions.result import Change
 from kernelsvc.sessions.runs import SessionRuns
 from kernelsvc.sessions.sweeper import Sweeper
 
@@ -186,7 +188,9 @@ class SessionService:
         source = await self._awake(caller, session_id)
         new_id = request.new_id or request.id or new_session_id()
         record = await self._duplicator.duplicate(caller, source, new_id, request.data)
-        lost = f"the session is a copy of {session_id}" if source.record.run_count else None
+        lost = None
+        if source.record.run_count:
+            lost = Change("lost", f"the session is a copy of {session_id}")
         self._adopt(record, lost).begin_wake()
         log.info("session_duplicated", session_id=record.id, source=session_id)
         shown = await self._show(record)
@@ -229,6 +233,7 @@ class SessionService:
     ) -> tuple[Session, str | None]:
         """Change settings, data or metadata; with what is to be said of when it applies."""
         live = await self._awake(caller, session_id)
+        self.languages.check_snapshots(live.record.language, request.snapshots)
         changes = request.changes(internet_by_default=self._parts.policy.internet_by_default)
         note = None
         new_access = changes.get("allow_internet_access")
@@ -307,7 +312,7 @@ class SessionService:
         if self._closing:
             raise ShuttingDown
 
-    def _adopt(self, record: SessionRecord, lost: str | None = None) -> LiveSession:
+    def _adopt(self, record: SessionRecord, lost: Change | None = None) -> LiveSession:
         live = self._live[record.id] = LiveSession(
             record, self._parts, self._capacity, self._culler.reconsider, lost
         )
@@ -357,6 +362,10 @@ class SessionService:
             state=self._state(record),
             state_detail=live.state_detail if live else None,
             sleep_after=self._parts.policy.sleep_after if own is None else own,
+            snapshots=(
+                wants_snapshots(record, self._parts.policy)
+                and self.languages.have_snapshots(record.language)
+            ),
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,
