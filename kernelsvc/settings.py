@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     interrupt_grace: Duration = 2.0
     terminate_grace: Duration = 2.0
     sleep_after: Duration = 300.0
-    snapshots: bool = True
+    snapshots: bool = False
     snapshot_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     kernel_start_timeout: Duration = 60.0
     drain_timeout: Duration = 30.0

@@ -284,7 +284,7 @@ def test_bomb_goes_off_inside(service, bomb):
 
 
 def test_a_session_over_its_memory_is_137_and_says_how_much_it_had(service):
-    with service.attacked(limits={"memory": "128MiB"}):
+    with service.attacked(limits={"memory": "128MiB"}, snapshots=True):
         service.run("attacker", "before = 1")
         run = service.run("attacker", "x = bytearray(1 << 30)")
         service.is_well()

@@ -15,7 +15,7 @@ async def until_snapshot():
 
 
 async def test_a_timeout_costs_what_the_run_has_changed_and_nothing_else_twice_in_a_row(api):
-    await api.create()
+    await api.create(snapshots=True)
     await api.run("import os, random, fractions as f; random.seed(3); expected = random.random()")
     before = await api.run(
         "os.mkdir('d'); os.chdir('d'); os.environ['SET'] = 'here'; random.seed(3); x = [1]; x"
@@ -44,7 +44,7 @@ async def test_a_timeout_costs_what_the_run_has_changed_and_nothing_else_twice_i
 
 
 async def test_everything_works_in_a_kernel_that_was_restored(api):
-    await api.create(on_timeout="interrupt")
+    await api.create(on_timeout="interrupt", snapshots=True)
     await api.run("import logging, sys, threading, time; kept = sys.stdout\nlog = logging.warning")
     assert (await api.run(KILL))["memory"] == "restored"
     run = await api.run(
@@ -80,7 +80,7 @@ async def test_everything_works_in_a_kernel_that_was_restored(api):
 
 
 async def test_it_is_the_memory_of_the_latest_run_whose_kernel_lived_however_that_ended(api):
-    await api.create()
+    await api.create(snapshots=True)
     ends = {
         "pass": 0,
         "1 / 0": 1,
@@ -102,7 +102,7 @@ async def test_it_is_the_memory_of_the_latest_run_whose_kernel_lived_however_tha
 async def test_a_kernel_that_dies_between_runs_is_restored_and_what_goes_with_it_is_named(
     api, server
 ):
-    await api.create()
+    await api.create(snapshots=True)
     run = await api.run(
         "import asyncio, os, socket, subprocess, threading\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
@@ -139,7 +139,7 @@ async def test_a_kernel_that_dies_between_runs_is_restored_and_what_goes_with_it
 
 
 async def test_without_snapshots_memory_is_lost_and_the_answer_says_why(api):
-    session = await api.create(snapshots=False)
+    session = await api.create()
     assert session["snapshots"] is False
     await api.run("x = 1")
     run = await api.run("while True: pass", timeout=0.3)
@@ -156,11 +156,11 @@ async def test_without_snapshots_memory_is_lost_and_the_answer_says_why(api):
     assert run["memory"] == "lost"
     assert run["memory_detail"].endswith("snapshots are off for this session")
     answer = await api.send("PATCH", "/api/sessions/s", {"snapshots": None})
-    assert answer.json["session"]["snapshots"] is True
+    assert answer.json["session"]["snapshots"] is False
 
 
 async def test_a_session_over_its_share_has_no_snapshot_and_the_answer_says_why(api):
-    await api.create(limits={"memory": "300MiB"})
+    await api.create(limits={"memory": "300MiB"}, snapshots=True)
     await api.run("x = 1")
     await api.run("data = bytearray(b'1' * (130 << 20))")
     run = await api.run(KILL)
@@ -172,7 +172,7 @@ async def test_a_session_over_its_share_has_no_snapshot_and_the_answer_says_why(
 
 
 async def test_code_that_waits_for_any_child_does_not_meet_the_snapshot(api):
-    await api.create()
+    await api.create(snapshots=True)
     await api.run("import os, subprocess, signal; heard = []")
     await until_snapshot()
     waits = "os.wait()", "os.waitpid(-1, 0)", "os.wait3(0)", "os.wait4(-1, os.WNOHANG)"
@@ -186,7 +186,7 @@ async def test_code_that_waits_for_any_child_does_not_meet_the_snapshot(api):
 
 
 async def test_time_after_time_nothing_is_lost_and_nothing_grows(api, server):
-    await api.create()
+    await api.create(snapshots=True)
     await api.run("import os; data = os.urandom(20 << 20); check = hash(data); n = 0")
     counts = (
         "len(os.listdir('/proc/self/fd')), len([p for p in os.listdir('/proc') if p.isdigit()])"
@@ -210,7 +210,7 @@ async def test_time_after_time_nothing_is_lost_and_nothing_grows(api, server):
 
 @pytest.mark.parametrize("how", ["restart", "sleep"])
 async def test_who_wants_no_memory_gets_none(api, how):
-    await api.create()
+    await api.create(snapshots=True)
     await api.run("x = 1")
     await until_snapshot()
     await api.send("POST", f"/api/sessions/s/{how}")

@@ -264,7 +264,7 @@ async def test_tracebacks_are_plain_text_with_the_codes_own_line_numbers(api):
     ],
 )
 async def test_what_ends_the_kernel_tells_how_and_a_new_one_takes_over(api, code, exit_code):
-    await api.create()
+    await api.create(snapshots=True)
     await api.run("before = 1")
     run = await api.run(f"print('before', flush=True)\n{code}")
     assert run["exit_code"] == exit_code
@@ -291,7 +291,7 @@ async def test_a_kernel_killed_from_outside_ends_its_run_with_137(api, server):
     process_inside(pid).send_signal(signal.SIGKILL)
     run = await running
     assert run["exit_code"] == 137
-    assert run["memory"] == "restored"
+    assert run["memory"] == "lost"
 
 
 async def test_environment_of_a_run_is_gone_afterwards(api):
