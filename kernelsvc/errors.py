@@ -320,6 +320,7 @@ class KernelStartFailed(KernelsvcError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the session's kernel could not be started: {reason}")
+        self.reason = reason
 
 
 class NotReady(KernelsvcError):

@@ -178,6 +178,8 @@ def session_policy(settings: Settings, base_url: str) -> SessionPolicy:
         default_timeout=settings.default_timeout,
         max_timeout=settings.max_timeout,
         sleep_after=settings.sleep_after,
+        snapshots=settings.snapshots,
+        snapshot_share=settings.snapshot_share,
         max_queued_runs=settings.max_queued_runs,
         max_output_bytes=settings.max_output_bytes,
         max_data_bytes=settings.max_data_bytes,

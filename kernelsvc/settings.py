@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     interrupt_grace: Duration = 2.0
     terminate_grace: Duration = 2.0
     sleep_after: Duration = 300.0
+    snapshots: bool = True
+    snapshot_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     sleep_keeps_memory: bool = True
     sleep_save_timeout: Duration = 20.0
     memory_file_bytes: RequiredSize = 1 << 30

@@ -19,11 +19,17 @@ from kernelsvc.kernel_host.imports import preload
 from kernelsvc.kernel_host.zygote import Zygote
 
 
-def run(adapter: list[str], connection_file: str, announce: Callable[[int | None], None]) -> int:
-    """Serve a kernel: Python's, or another by its adapter."""
+def run(
+    adapter: list[str],
+    connection_file: str,
+    announce: Callable[[int | None], None],
+    keeper: socket.socket,
+) -> int:
+    """Serve a kernel: Python's, or another by its adapter, of which there are no snapshots."""
     if adapter:
+        keeper.close()
         run_adapter(adapter, connection_file, announce)
-    return run_kernel(connection_file, lambda: announce(None))
+    return run_kernel(connection_file, lambda: announce(None), keeper)
 
 
 def run_host(control: socket.socket, offer: int | None, dial: socket.socket | None = None) -> None:

@@ -150,6 +150,11 @@ class Burst:
         if stream is not None:
             vars(stream).pop("write", None)
 
+    def resume(self, capture: Capture) -> None:
+        """In a forked child that is a kernel now: watch pipes of its own."""
+        self._capture = capture
+        self._own_threads = self._runner = None
+
     def _hear_written(self, signum: int, frame: Any) -> None:
         self._written = True
         self.end()

@@ -118,6 +118,12 @@ class _NewestProcess:
         except OSError:
             self._fd = -1
 
+    def close(self) -> None:
+        """Ask no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def id(self) -> bytes | None:
         """None where it cannot be told."""
         try:
@@ -127,7 +133,7 @@ class _NewestProcess:
 
 
 @contextlib.contextmanager
-def _spare_descriptors() -> Iterator[None]:
+def spare_descriptors() -> Iterator[None]:
     """Use the descriptors that are kept back from code that has opened as many as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -157,6 +163,18 @@ class Capture:
         self.begin({})
         self._thread.start()
 
+    def abandon(self) -> None:
+        """In a forked child, which has no thread to read: close its descriptors, but for 1 and 2.
+
+        They are the parent's to read; what it has registered with the system is left alone.
+        """
+        for pipe in self._pipes.values():
+            os.close(pipe.reader)
+        self._pipes.clear()
+        self._poll.close()
+        self._written.close()
+        self._newest_process.close()
+
     def begin(self, parent: Label) -> None:
         """New pipes for a new run; the old ones live on while a process still holds them."""
         self.settle()
@@ -175,7 +193,7 @@ class Capture:
         return all(pipe and pipe.is_as_made(fd) for fd, pipe in enumerate(pipes, start=1))
 
     def _make_pipes(self, label: Label) -> None:
-        with _spare_descriptors():
+        with spare_descriptors():
             for name, fd in (("stdout", 1), ("stderr", 2)):
                 # Code may have used up even those; then its output is that of the run before.
                 with contextlib.suppress(OSError):

@@ -10,12 +10,16 @@ host kills every descendant that is left and only then reports the exit; so once
 been read, nothing of that kernel is alive. When the service hangs up (it ended, or it is done with
 this host) the host does the same and leaves. The kernel in turn gets SIGKILL when its host dies.
 
+One descendant is spared at a kernel's end: its snapshot (`keeper`), which does nothing but wait. It
+becomes the kernel if the service says so, and is killed if the service says anything else.
+
 In a sandbox there is nobody but process 1, which only waits, the host and what the kernel started:
 so the host ends all others at once. The user's code cannot look into it. It can stop or kill it, as
 it can its own kernel: without a host, the service ends the sandbox.
 """
 
 import contextlib
+import json
 import os
 import resource
 import select
@@ -30,15 +34,20 @@ from typing import NoReturn
 
 from kernelsvc.kernel_host import processes, wire
 from kernelsvc.kernel_host.dial import answer_dial
+from kernelsvc.kernel_host.keeper import Keeper, Snapshot
 
 SWEEP_SECONDS = 10.0
-OOM_SCORE = 500
+SPARING_SECONDS = 2.0
+"""So long does a sweep kill one by one, for the sake of the snapshot; then it kills all at once."""
+FORKING_SECONDS = 1.0
+"""So long at most from its fork until a snapshot has told of itself."""
 SPARE_DESCRIPTORS = 64
 
-RunKernel = Callable[[list[str], str, Callable[[int | None], None]], int]
+RunKernel = Callable[[list[str], str, Callable[[int | None], None], socket.socket], int]
 """Serves a kernel of an adapter (none: Python) on a connection file until it ends.
 
-It calls back once its sockets are bound, with the process that does the work where that is another.
+It calls back once its sockets are bound, with the process that does the work where that is another,
+and tells of its snapshots over the socket.
 """
 
 
@@ -62,6 +71,7 @@ class Host:
         self._sandboxed = dial is not None
         self._dial = dial
         self._selector = selectors.DefaultSelector()
+        self._keeper = Keeper()
         self._received = b""
         self._kernel = 0
         self._pid: int | None = None
@@ -88,12 +98,14 @@ class Host:
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._drain(wakeup))
         if self._dial is not None:
             self._selector.register(self._dial, selectors.EVENT_READ, self._answer_dial)
+        self._selector.register(self._keeper.heard, selectors.EVENT_READ, self._hear_snapshots)
         try:
             while not self._hung_up:
                 for key, _ in self._selector.select():
                     key.data()
                 self._reap()
         finally:
+            self._keeper.drop()
             self._sweep(since=0.0)
 
     def _drain(self, fd: int) -> None:
@@ -116,7 +128,11 @@ class Host:
             match wire.decode(line):
                 case wire.StartKernel() as command:
                     self._start(command)
+                case wire.PromoteSnapshot() as command:
+                    self._promote(command)
                 case wire.SignalKernel(kernel=self._kernel, signum=signum):
+                    self._wait_for_snapshots()
+                    self._keeper.expect_end()
                     self._signal(signum)
                 case wire.KillKernel(kernel=self._kernel):
                     self._signal(signal.SIGKILL)
@@ -140,6 +156,7 @@ class Host:
     def _start(self, command: wire.StartKernel) -> None:
         if self._pid is not None:
             raise wire.WireError("this host has a kernel already")
+        self._keeper.drop()
         ready, ready_in_child = os.pipe2(os.O_CLOEXEC)
         host = os.getpid()
         pid = os.fork()
@@ -147,11 +164,36 @@ class Host:
             os.close(ready)
             self._become_kernel(command, ready_in_child, host)
         os.close(ready_in_child)
+        self._is_program = bool(command.argv)
+        self._has_started(command, pid, ready)
+
+    def _has_started(
+        self, command: wire.StartKernel | wire.PromoteSnapshot, pid: int, ready: int
+    ) -> None:
         self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
         self._connection_file = command.connection_file
-        self._is_program = bool(command.argv)
         self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
         self._report(wire.KernelStarted(command.kernel, pid))
+
+    def _promote(self, command: wire.PromoteSnapshot) -> None:
+        if self._pid is not None:
+            raise wire.WireError("this host has a kernel already")
+        snapshot = self._keeper.take(command.run)
+        if not isinstance(snapshot, Snapshot):
+            self._report(wire.NoSnapshot(command.kernel, snapshot))
+            return
+        self._report(wire.SnapshotPromoted(command.kernel, snapshot.without))
+        _write_anew(command.connection_file, command.connection)
+        with contextlib.suppress(OSError):
+            # One that has ended by now is reaped, and that reported, as any kernel is.
+            order = {"connection_file": command.connection_file}
+            snapshot.orders.send(json.dumps(order).encode())
+        self._is_program = False
+        self._has_started(command, snapshot.pid, os.dup(snapshot.orders.fileno()))
+        snapshot.free()
+
+    def _hear_snapshots(self) -> None:
+        self._keeper.hear(self._pid)
 
     def _become_kernel(self, command: wire.StartKernel, ready: int, host: int) -> NoReturn:
         code = 1
@@ -162,6 +204,7 @@ class Host:
                 os._exit(1)
             self._selector.close()
             self._control.close()
+            self._keeper.heard.close()
             if self._dial is not None:
                 self._dial.close()
             signal.set_wakeup_fd(-1)
@@ -186,7 +229,9 @@ class Host:
                 os.write(ready, str(worker or os.getpid()).encode())
                 os.close(ready)
 
-            code = self._run_kernel(command.adapter, command.connection_file, announce)
+            code = self._run_kernel(
+                command.adapter, command.connection_file, announce, self._keeper.in_kernel
+            )
         except Exception:  # noqa: BLE001  # what the child would have died of
             traceback.print_exc()
         finally:
@@ -241,17 +286,33 @@ class Host:
                 Path(self._connection_file).unlink()
         self._report(wire.KernelExited(kernel, returncode))
 
+    def _wait_for_snapshots(self) -> None:
+        """Return when each that has been forked by now has told of itself."""
+        deadline = time.monotonic() + FORKING_SECONDS
+        self._hear_snapshots()
+        while self._keeper.is_one_coming and time.monotonic() < deadline:
+            select.select([self._keeper.heard], [], [], FORKING_SECONDS / 20)
+            self._hear_snapshots()
+        self._keeper.expect_none()
+
     def _sweep(self, since: float) -> int:
-        """Kill descendants started at or after `since`; the kernel itself only where since is 0."""
-        deadline = time.monotonic() + SWEEP_SECONDS
+        """Kill descendants started at or after `since`; the kernel itself only where since is 0.
+
+        The snapshot lives on, where the others can be killed without it.
+        """
+        self._wait_for_snapshots()
+        began = time.monotonic()
         killed = 0
-        if since == 0.0 and self._sandboxed:
-            processes.kill_all()
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < began + SWEEP_SECONDS:
+            if since == 0.0 and now > began + SPARING_SECONDS:
+                self._keeper.drop()
+            if since == 0.0 and self._sandboxed and not self._keeper.has_any:
+                processes.kill_all()
             left = [
                 process.pid
                 for process in processes.descendants(os.getpid())
                 if process.started > since - processes.TICK_SECONDS
+                and not self._keeper.knows(process.pid)
                 and (since == 0.0 or process.pid != self._pid)
             ]
             if not left:
@@ -311,5 +372,4 @@ def _limit(limits: dict[str, int]) -> None:
         spare = SPARE_DESCRIPTORS if name == "NOFILE" else 0
         bound = value + spare if most == resource.RLIM_INFINITY else min(value + spare, most)
         resource.setrlimit(kind, (bound - spare, bound))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(OOM_SCORE))
+    processes.set_oom_score(processes.KERNEL_OOM_SCORE)

@@ -1,8 +1,9 @@
 """The kernel of a session: IPythonKernel with what a run needs and the stock kernel lacks.
 
 What a run asks for travels in the execute request's metadata under `METADATA_KEY`
-(`{"env": {...}, "stdin": "..."}`): the Jupyter messaging protocol leaves metadata to its users. A
-request with a `memory` there (`memory.told`) runs no code, but keeps what the kernel holds. How
+(`{"env": {...}, "stdin": "...", "snapshot": <up to how many bytes>}`): the Jupyter messaging
+protocol leaves metadata to its users. A request with a `memory` there (`memory.told`) runs no code,
+but keeps what the kernel holds. How
 such a request has ended is in the metadata of its `idle`, which the service waits for anyway, and
 no reply is sent beside it. Requests of other clients are answered as the protocol has it.
 """
@@ -20,10 +21,12 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
+from zmq.eventloop.zmqstream import ZMQStream
 
 from kernelsvc.kernel_host.memory import told
 from kernelsvc.kernel_host.memory.state import Baseline
 from kernelsvc.kernel_host.shell import Shell
+from kernelsvc.kernel_host.snapshot import Snapshots
 from kernelsvc.kernel_host.streams import Output
 from kernelsvc.kernel_host.wire import METADATA_KEY
 
@@ -45,6 +48,7 @@ class Kernel(IPythonKernel):
     shell_class = Shell
     output: Output
     baseline: Baseline
+    snapshots: Snapshots
     _execute_sleep = 0  # the stock pause is for clients that lose output
 
     def __init__(self, **kwargs: Any) -> None:
@@ -55,6 +59,20 @@ class Kernel(IPythonKernel):
         assert self.shell is not None
         self.shell.events.register("post_run_cell", self._note_result)
         warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+        # Python 3.12 and later warn at each snapshot, which is a fork with care.
+        warnings.filterwarnings("ignore", message=".*use of fork.. may lead to deadlocks")
+
+    def resume(self, app: Any) -> None:
+        """Serve the sockets that the application has now, in a process that was a snapshot."""
+        self.shell_stream = ZMQStream(app.shell_socket)
+        self.control_stream = ZMQStream(app.control_socket, app.control_thread.io_loop)
+        self.debugpy_stream = ZMQStream(app.debugpy_socket, app.control_thread.io_loop)
+        self.debug_shell_socket = app.debug_shell_socket
+        self.stdin_socket = app.stdin_socket
+        self.control_thread = app.control_thread
+        self.iopub_thread = app.iopub_thread
+        # Whoever held it in the process before is not there.
+        self._main_asyncio_lock = asyncio.Lock()
 
     def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Begin to work for a request: whatever is printed from here on is labelled with it."""
@@ -143,14 +161,17 @@ class Kernel(IPythonKernel):
 
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Called for an execute request; a run gets its `idle` here, and no reply beside it."""
+        code = parent["content"]["code"]
+        await self.snapshots.taken(code)
         if not _is_run(parent):
             await super().execute_request(stream, ident, parent)
+            self.snapshots.other_ended()
             return
         asked, metadata = parent["content"], parent["metadata"]
         if (memory := metadata[METADATA_KEY].get("memory")) is not None:
             self._remember(parent, memory)
             return
-        silent, code = asked["silent"], asked["code"]
+        silent = asked["silent"]
         if not silent:
             self.execution_count += 1
         reply: dict[str, Any] = {}
@@ -163,6 +184,8 @@ class Kernel(IPythonKernel):
                     stream.flush()
         finally:
             self._say_ended(parent, reply)
+            most = metadata[METADATA_KEY].get("snapshot")
+            self.snapshots.run_ended(parent["header"]["msg_id"], most)
 
     def _remember(self, parent: Any, asked: dict[str, Any]) -> None:
         """Write what this kernel holds to a file, or read it from one; an interrupt ends that."""
@@ -177,6 +200,9 @@ class Kernel(IPythonKernel):
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.iopub_thread.send_at_once(self._status("idle", parent, ended))
+            if asked["do"] == "restore":
+                # What it has woken with is what is to be restored, until a run has completed.
+                self.snapshots.run_ended(asked["token"], asked["snapshot"])
 
     def _say_ended(self, parent: Any, reply: dict[str, Any]) -> None:
         """Say `idle` of a run, and how it has ended, where code has not broken what finds out."""

@@ -16,10 +16,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.prctl.argtypes = (ctypes.c_int, *(4 * (ctypes.c_ulong,)))
+LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 """The C library, there before a fork: a class of ctypes that is made in one costs it pages."""
 
 NOT_EXECUTABLE = 127
 """How a process ends, as a shell has it, that could not become the program that it was to be."""
+
+KERNEL_OOM_SCORE = 500
+"""What runs the session's code goes first, its snapshot later, who looks after both last."""
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 """The grain of a process's start time, which is rounded down to it."""
@@ -54,6 +58,12 @@ def adopt_orphans() -> None:
 def die_with_parent() -> None:
     """Have the kernel send this process SIGKILL when its parent ends, however that ends."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def set_oom_score(score: int) -> None:
+    """Where memory runs out, the system kills who has the higher score first."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(score))
 
 
 def hide(hidden: bool) -> None:

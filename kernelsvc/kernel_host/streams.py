@@ -8,7 +8,8 @@ client takes and never piles up. Many texts in quick succession are a *burst* (s
 through a funnel, and whatever comes next, of whoever, takes out first what is in it.
 
 In a process forked from the kernel (multiprocessing) there is no IO thread: text is written
-straight to the descriptor, that is into the pipe of the run that forked it.
+straight to the descriptor, that is into the pipe of the run that forked it; unless it becomes a
+kernel itself (`resume`).
 """
 
 import contextlib
@@ -77,6 +78,33 @@ class Output:
         self._lock = threading.RLock()
         if self.burst is not None:
             self.burst.forget()
+
+    def abandon(self) -> None:
+        """In a forked child that only waits: let go of the pipes under descriptors 1 and 2."""
+        if self.capture is not None:
+            self.capture.abandon()
+
+    def resume(
+        self,
+        schedule: Schedule,
+        call_later: Callable[[float, Callable[[], None]], Any],
+        io_thread: Callable[[], bool],
+    ) -> None:
+        """In a forked child that is a kernel now: publish by an IO thread of its own.
+
+        What has been written before, the parent has published, or will.
+        """
+        self._schedule, self._call_later, self.in_io_thread = schedule, call_later, io_thread
+        for _, funnel in self._funnels:
+            funnel.take()
+        self._batches = deque([deque()])
+        self._size = self._streak = 0
+        self._flush_due = False
+        self.capture = Capture(self)
+        self.capture.start()
+        if self.burst is not None:
+            self.burst.resume(self.capture)
+        self.forked = False
 
     @property
     def label(self) -> Label:

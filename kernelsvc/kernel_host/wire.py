@@ -44,6 +44,22 @@ class StartKernel:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PromoteSnapshot:
+    """To the host: make the snapshot of the memory after `run` the kernel, the last having exited.
+
+    `run` is the id of its execute request; `connection` and `connection_file` are as for
+    `StartKernel`. The snapshot is the kernel's if that is answered by `KernelStarted`; where there
+    is none of that run, `NoSnapshot` is the answer, and the end of it.
+    """
+
+    name: ClassVar[str] = "promote"
+    kernel: int
+    run: str
+    connection: str
+    connection_file: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ForkHost:
     """To the zygote: fork a host into a sandbox; with its descriptors, in the order of `FDS`.
 
@@ -112,6 +128,24 @@ class KernelStarted:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class NoSnapshot:
+    """From the host: there is no snapshot to promote, and `why`; an exit is not reported."""
+
+    name: ClassVar[str] = "no_snapshot"
+    kernel: int
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SnapshotPromoted:
+    """From the host: the snapshot becomes the kernel; what the one before had `without` which."""
+
+    name: ClassVar[str] = "promoted"
+    kernel: int
+    without: list[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class KernelReady:
     """From the host: the kernel's sockets are bound and it is about to serve them.
 
@@ -144,8 +178,16 @@ class KernelExited:
     returncode: int
 
 
-Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
-Report = HostForked | KernelStarted | KernelReady | ChildrenSwept | KernelExited
+Command = ForkHost | StartKernel | PromoteSnapshot | SignalKernel | KillKernel | SweepChildren
+Report = (
+    HostForked
+    | KernelStarted
+    | NoSnapshot
+    | SnapshotPromoted
+    | KernelReady
+    | ChildrenSwept
+    | KernelExited
+)
 
 _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
     message.name: (
@@ -155,11 +197,14 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
     for message in (
         ForkHost,
         StartKernel,
+        PromoteSnapshot,
         SignalKernel,
         KillKernel,
         SweepChildren,
         HostForked,
         KernelStarted,
+        NoSnapshot,
+        SnapshotPromoted,
         KernelReady,
         ChildrenSwept,
         KernelExited,

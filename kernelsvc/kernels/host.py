@@ -41,6 +41,9 @@ class HostedKernel:
         self.pid: int | None = None
         self.ready: asyncio.Future[None] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
+        # Of one that is to be a snapshot promoted: why there is none; else what it is without.
+        self.no_snapshot: str | None = None
+        self.without: list[str] = []
 
     def signal(self, signum: int) -> None:
         """Send a signal to the kernel and the children in its process group."""
@@ -70,6 +73,11 @@ class HostedKernel:
         match report:
             case wire.KernelStarted(pid=pid):
                 self.pid = pid
+            case wire.SnapshotPromoted(without=without):
+                self.without = without
+            case wire.NoSnapshot(why=why):
+                self.no_snapshot = why
+                self.end(KILLED)
             case wire.KernelReady(pid=pid) if not self.ready.done():
                 self.pid = pid
                 self.ready.set_result(None)
@@ -238,6 +246,16 @@ class KernelHost:
             connection, str(connection_file), (), None, adapter, cwd=cwd, env=env, limits=limits
         )
 
+    def promote_snapshot(self, run: str, connection: str, connection_file: Path) -> HostedKernel:
+        """Have the snapshot of the memory after `run` be the kernel; the one before has exited.
+
+        The rest is as for `start_kernel`. Where there is no such snapshot, what is returned ends,
+        and its `no_snapshot` says why.
+        """
+        return self._ask_for(
+            lambda number: wire.PromoteSnapshot(number, run, connection, str(connection_file))
+        )
+
     def start_program(
         self,
         argv: Sequence[str],
@@ -266,10 +284,8 @@ class KernelHost:
         env: Mapping[str, str],
         limits: Mapping[str, int],
     ) -> HostedKernel:
-        number = next(self._numbers)
-        kernel = self._kernels[number] = HostedKernel(self, number)
-        self.send(
-            wire.StartKernel(
+        return self._ask_for(
+            lambda number: wire.StartKernel(
                 number,
                 list(adapter),
                 list(argv),
@@ -281,6 +297,11 @@ class KernelHost:
                 dict(limits),
             )
         )
+
+    def _ask_for(self, command: Callable[[int], wire.Command]) -> HostedKernel:
+        number = next(self._numbers)
+        kernel = self._kernels[number] = HostedKernel(self, number)
+        self.send(command(number))
         if self.closed.is_set():
             kernel.end(KILLED)
         return kernel
@@ -320,7 +341,7 @@ class KernelHost:
                     self._forked = self._forked or report.pid
                 elif (kernel := self._kernels.get(report.kernel)) is not None:
                     kernel.hear(report)
-                    if isinstance(report, wire.KernelExited):
+                    if isinstance(report, wire.KernelExited | wire.NoSnapshot):
                         del self._kernels[report.kernel]
         except (wire.WireError, ValueError, OSError):
             self.kill()

@@ -222,10 +222,18 @@ class Kernel:
             wait.cancel()
 
     def execute(
-        self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
+        self,
+        code: str,
+        env: dict[str, str],
+        stdin: str | None,
+        sink: EventSink,
+        snapshot: int | None = None,
     ) -> Execution:
-        """Send an execute request; `sink` gets what it puts out, as it comes."""
-        metadata = messages.execute_metadata(env, stdin)
+        """Send an execute request; `sink` gets what it puts out, as it comes.
+
+        Behind it, the kernel takes a snapshot of at most `snapshot` bytes of memory, or none.
+        """
+        metadata = messages.execute_metadata(env, stdin, snapshot)
         return self._send_request(messages.execute_content(code), metadata, sink)
 
     async def warm_up(self, seconds: float) -> None:

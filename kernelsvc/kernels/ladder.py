@@ -70,7 +70,8 @@ class Ending:
     """How a run ended.
 
     `reply` is None where the kernel gave none; `returncode` is that of a kernel that ended, None
-    where it lives. `complete` is False where some of the output may be missing.
+    where it lives. `complete` is False where some of the output may be missing. `request_id`
+    is that of the run's execute request.
     """
 
     timed_out: bool
@@ -78,6 +79,7 @@ class Ending:
     reply: Replied | None
     returncode: int | None
     complete: bool
+    request_id: str = ""
 
 
 async def run_to_end(
@@ -112,6 +114,7 @@ async def run_to_end(
         reply=execution.reply,
         returncode=kernel.process.exited.result() if ended else None,
         complete=execution.complete or ended,
+        request_id=execution.request_id,
     )
 
 

@@ -82,7 +82,13 @@ def _on_deno(name: str, aliases: tuple[str, ...], display_name: str) -> Language
 
 
 _LANGUAGES: Final = (
-    Language("python", ("py", "python3"), "Python", PYTHON, Supports(displays=True, sleep=True)),
+    Language(
+        "python",
+        ("py", "python3"),
+        "Python",
+        PYTHON,
+        Supports(displays=True, sleep=True, snapshots=True),
+    ),
     _on_deno("javascript", (), "JavaScript"),
     _on_deno("node", ("nodejs", "js"), "JavaScript with Node's modules"),
     _on_deno("typescript", ("ts",), "TypeScript"),
@@ -164,6 +170,16 @@ class Languages:
         language = self.find(name)
         if env and language is not None and not language.supports.env:
             raise InvalidRequest([FieldProblem("env", f"{language.name} takes no variables")])
+
+    def have_snapshots(self, name: str) -> bool:
+        """Whether the memory of a session of that language can be copied while it lives."""
+        language = self.find(name)
+        return language is not None and language.supports.snapshots
+
+    def check_snapshots(self, name: str, wanted: bool | None) -> None:
+        """Raise InvalidRequest where a session's language has none of the snapshots wanted."""
+        if wanted and not self.have_snapshots(name):
+            raise InvalidRequest([FieldProblem("snapshots", f"there are none of {name}'s memory")])
 
     def names(self) -> list[str]:
         """The names of those that sessions can be made of."""

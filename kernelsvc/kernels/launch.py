@@ -37,6 +37,7 @@ from kernelsvc.sandbox.open_files import unnamed_bytes
 _FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 """What it asks for when a host preloads it; in a kernel, ipykernel sees to that."""
 _INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_RESTORE_SECONDS = 10.0
 PACKAGES = ".packages"
 """The directory of a workspace in which `pip install` puts what a session's code installs."""
 
@@ -221,6 +222,24 @@ class Launcher:
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
+        return await self._start(seat, kernelspec, on_late, self._patience)
+
+    async def restore(self, seat: Seat, kernelspec: str, on_late: LateSink, run: str) -> Kernel:
+        """The same, with the memory that the seat's last kernel had after a run.
+
+        `run` is the id of the run's request. What the error says is why there is no such memory.
+        """
+        patience = min(_RESTORE_SECONDS, self._patience)
+        return await self._start(seat, kernelspec, on_late, patience, run)
+
+    async def _start(
+        self,
+        seat: Seat,
+        kernelspec: str,
+        on_late: LateSink,
+        patience: float,
+        snapshot: str | None = None,
+    ) -> Kernel:
         name = str(next(self._numbers))
         manager = _Manager(
             kernel_name=kernelspec,
@@ -233,7 +252,9 @@ class Launcher:
         )
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
-        await manager.start_kernel(host=seat.host, enclosure=seat.enclosure, env=seat.environment)
+        await manager.start_kernel(
+            host=seat.host, enclosure=seat.enclosure, env=seat.environment, snapshot=snapshot
+        )
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
@@ -246,7 +267,7 @@ class Launcher:
             no_op=no_op_of(provisioner.kernel_spec),
         )
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(patience):
                 process = provisioner.kernel
                 futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
@@ -255,12 +276,14 @@ class Launcher:
                     words = seat.host.last_words
                     log.debug("kernel_ended_at_once", words=words)
                     raise KernelStartFailed(
-                        words.rpartition("\n")[2] or f"it ended with {process.exited.result()}"
+                        process.no_snapshot
+                        or words.rpartition("\n")[2]
+                        or f"it ended with {process.exited.result()}"
                     )
                 await kernel.connect()
         except TimeoutError as error:
             await kernel.close()
-            raise KernelStartFailed(f"it was not ready in {self._patience:g} s") from error
+            raise KernelStartFailed(f"it was not ready in {patience:g} s") from error
         except BaseException:
             await kernel.close()
             raise

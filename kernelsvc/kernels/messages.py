@@ -82,9 +82,14 @@ def execute_content(code: str, *, counted: bool = True) -> Message:
     }
 
 
-def execute_metadata(env: dict[str, str], stdin: str | None) -> Message:
-    """The metadata of an execute request: what our kernel sets up for the run."""
-    return {METADATA_KEY: {"env": env, "stdin": stdin}}
+def execute_metadata(
+    env: dict[str, str], stdin: str | None = None, snapshot: int | None = None
+) -> Message:
+    """The metadata of an execute request: what our kernel sets up for the run.
+
+    Behind it, it takes a snapshot of at most `snapshot` bytes of memory, or none.
+    """
+    return {METADATA_KEY: {"env": env, "stdin": stdin, "snapshot": snapshot}}
 
 
 def memory_metadata(asked: Message) -> Message:

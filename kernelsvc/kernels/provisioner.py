@@ -2,7 +2,8 @@
 
 Registered as `kernelsvc-host-provisioner` under `jupyter_client.kernel_provisioners`; our
 kernelspec names it. The host is given to the manager: `start_kernel(host=..., enclosure=...,
-env=...)`.
+env=..., snapshot=...)`; with the last, the id of a run's request, the kernel is the snapshot of the
+memory after that run.
 """
 
 import asyncio
@@ -77,9 +78,13 @@ class HostProvisioner(KernelProvisionerBase):
             "key": connection["key"].decode(),
             "ip": str(enclosure.runtime / Path(manager.ip).name),
         }
+        file = enclosure.runtime / Path(manager.connection_file).name
+        if (run := kwargs.get("snapshot")) is not None:
+            self.kernel = host.promote_snapshot(run, json.dumps(inside), file)
+            return connection
         self.kernel = host.start_kernel(
             json.dumps(inside),
-            enclosure.runtime / Path(manager.connection_file).name,
+            file,
             cwd=enclosure.workspace,
             env={**self.kernel_spec.env, **kwargs["env"]},
             limits=enclosure.rlimits,

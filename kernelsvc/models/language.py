@@ -12,7 +12,7 @@ class Supports(BaseModel):
     `exit_codes`: code can end a run with one of its own. `interrupt`: `always`; `running`, where
     code that waits for a promise cannot be interrupted; `kernel`, as the installed kernel has it.
     `displays`: there is more than text, such as figures and tables. `sleep`: memory is kept while a
-    session sleeps.
+    session sleeps. `snapshots`: it can be restored where a run costs the kernel.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,6 +24,7 @@ class Supports(BaseModel):
     interrupt: Literal["always", "running", "kernel"] = "always"
     displays: bool = False
     sleep: bool = False
+    snapshots: bool = False
 
 
 class LanguageInfo(BaseModel):

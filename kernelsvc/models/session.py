@@ -65,6 +65,7 @@ class CreateSession(BaseModel):
     default_timeout: Timeout = None
     sleep_after: SleepAfter = None
     on_timeout: OnTimeout = OnTimeout.RESTART
+    snapshots: StrictBool | None = None
     env: Environment = Field(default_factory=dict)
     limits: SessionLimits = Limits()
     data: JsonObject = Field(default_factory=dict)
@@ -82,6 +83,7 @@ class PatchSession(BaseModel):
     default_timeout: Timeout = None
     sleep_after: SleepAfter = None
     on_timeout: OnTimeout | None = None
+    snapshots: StrictBool | None = None
     data: JsonObject | None = None
     metadata: JsonObject | None = None
     allowInternetAccess: StrictBool | None = None
@@ -124,6 +126,7 @@ class SessionRecord:
     default_timeout: float | None = None
     sleep_after: float | None = None
     on_timeout: OnTimeout = OnTimeout.RESTART
+    snapshots: bool | None = None
     env: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     data: dict[str, Any] = field(default_factory=dict)
@@ -142,9 +145,10 @@ class Session(BaseModel):
     """A session as the API shows it.
 
     `limits` are what holds for it, where it asked for nothing the service's.
-    `sleep_after` is what holds for this session, its own or the service's. `file_count` and
-    `total_size_bytes` are those of the workspace, without `.session_data.json`. `restored` and
-    `not_restored` say which variables came back when the session woke last, and which did not.
+    `sleep_after` and `snapshots` are what holds for this session, its own or the service's.
+    `file_count` and `total_size_bytes` are those of the workspace, without `.session_data.json`.
+    `restored` and `not_restored` say which variables came back when the session woke last, and
+    which did not.
     """
 
     id: str
@@ -157,6 +161,7 @@ class Session(BaseModel):
     default_timeout: _Seconds | None
     sleep_after: _SecondsOrNever
     on_timeout: OnTimeout
+    snapshots: bool
     env: dict[str, str]
     limits: Limits
     file_count: int

@@ -225,8 +225,8 @@ class V2:
         """Nothing: the group was there before."""
 
 
-_OVERHEAD = 8
-"""Processes of the sandbox itself (bubblewrap, the kernel host), which are counted as well."""
+_OVERHEAD = 10
+"""Processes of the sandbox itself (bubblewrap, the kernel host, snapshots), which count as well."""
 
 
 class NoCgroups(Exception):

@@ -158,5 +158,5 @@ class Isolation:
                 self.cgroups.close()
 
 
-_OVERHEAD = 8
+_OVERHEAD = 10
 """Processes and threads of the sandbox itself, which the code's own are counted with."""

@@ -20,6 +20,7 @@ def new_record(
 ) -> SessionRecord:
     """The record; raises InvalidRequest for a language or a setup that cannot be."""
     language = languages.asked(request.language, request.env)
+    languages.check_snapshots(language.name, request.snapshots)
     _check_setup(request, setups)
     internet = request.allowInternetAccess
     return SessionRecord(
@@ -30,6 +31,7 @@ def new_record(
         default_timeout=request.default_timeout,
         sleep_after=request.sleep_after,
         on_timeout=request.on_timeout,
+        snapshots=request.snapshots,
         env=request.env,
         limits=request.limits,
         data=request.data,

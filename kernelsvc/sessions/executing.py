@@ -1,5 +1,6 @@
 """One run's code in a kernel, under its timeout."""
 
+import sys
 from collections.abc import Callable
 
 from kernelsvc import clock
@@ -28,7 +29,8 @@ async def execute(
     default = policy.default_timeout if own is None else min(own, policy.max_timeout)
     environment = run_environment(record, request.env, policy.base_url)
     started_at = clock.boottime()
-    execution = kernel.execute(job.code, environment, request.stdin, job.events.add)
+    most = snapshot_bytes(record, policy)
+    execution = kernel.execute(job.code, environment, request.stdin, job.events.add, most)
     follow(execution.request_id, job.run_id)
     return await run_to_end(
         kernel,
@@ -39,3 +41,20 @@ async def execute(
         stop=stop,
         grace=policy.grace,
     )
+
+
+def wants_snapshots(record: SessionRecord, policy: SessionPolicy) -> bool:
+    """Whether snapshots of its memory are wanted: its own word for it, or else the service's."""
+    wanted = policy.snapshots if record.snapshots is None else record.snapshots
+    return wanted and record.persistent
+
+
+def snapshot_bytes(record: SessionRecord, policy: SessionPolicy) -> int | None:
+    """Up to how much memory is copied behind a run of this session; None where nothing is.
+
+    Kernels that take no snapshots pass it over.
+    """
+    if not wants_snapshots(record, policy):
+        return None
+    memory = record.limits.over(policy.limits).memory
+    return sys.maxsize if memory is None else int(memory * policy.snapshot_share)

@@ -15,7 +15,7 @@ from kernelsvc.kernels.ladder import StopSignal
 from kernelsvc.models.run import Run, RunError, RunRequest, RunSummary, RunUsage
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.outputs.log import EventLog
-from kernelsvc.sessions.result import INTERRUPTED
+from kernelsvc.sessions.result import INTERRUPTED, Change
 from kernelsvc.sessions.spent import Spent
 
 _MOST_ENDED = 4
@@ -106,8 +106,9 @@ class RunJob:
         told = RunError(ename=error.code, evalue=str(error), traceback=[])
         return self.result(status="failed", error=told, stderr=f"{error}\n", data=data)
 
-    def cancelled(self, lost: str | None, data: dict[str, Any]) -> Run:
-        """Its result where it was cancelled before its turn; `lost`: why the memory is, if so."""
+    def cancelled(self, change: Change | None, data: dict[str, Any]) -> Run:
+        """Its result where it was cancelled before its turn; `change` is of the memory, if any."""
+        memory, detail = change or ("kept", None)
         told = RunError(ename="Cancelled", evalue=_CANCELLED, traceback=[])
         return self.result(
             status="interrupted",
@@ -115,8 +116,8 @@ class RunJob:
             error=told,
             stderr=f"{_CANCELLED}\n",
             data=data,
-            memory="kept" if lost is None else "lost",
-            memory_detail=lost,
+            memory=memory,
+            memory_detail=detail,
         )
 
     def shown(self) -> Run:

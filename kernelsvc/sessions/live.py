@@ -92,7 +92,7 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
-        self._memory = SessionMemory(record, parts, self.room, self._slot, lost)
+        self._memory = SessionMemory(self._lasting, parts, self.room, self._slot, lost)
         grace = parts.policy.grace
         self._leaving = Leaving(self._lasting, self._slot, self._memory, self._background, grace)
         self.setup = SettingUp(self._lasting.change)
@@ -243,7 +243,6 @@ class LiveSession:
         """A kernel has ended by itself; during a run, that is the run's to tell."""
         if self._current is None and not self._closed:
             why = result.why_between_runs(returncode, self._slot.exceeded())
-            self._memory.lose(why)
             log.warning("kernel_died", session_id=self._record.id, why=why)
             self.begin_wake()
 
@@ -322,7 +321,7 @@ class LiveSession:
 
     async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
         if error is None:
-            run = job.cancelled(self._memory.lost, self._data.value)
+            run = job.cancelled(self._memory.change, self._data.value)
         else:
             run = job.failed(error, self._data.value)
         await self._keep(run, job)
@@ -352,12 +351,14 @@ class LiveSession:
         finally:
             spent = meter.stop()
             self._current = job.stop = None
-        if ending.returncode is not None:
-            # This run tells of the kernel's end; nobody is to tell of it again.
-            self._slot.expect_end()
         duration = time.monotonic() - started
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
-        lost_before, restored_before = self._memory.take_news()
+        if ending.returncode is None:
+            self._slot.completed(ending.request_id)
+        else:
+            wanted = ending.stopped in (None, Stop.INTERRUPT)
+            why = result.why_it_ended(ending, exceeded)
+            await self._memory.replace(why, wanted=wanted)
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(
@@ -365,16 +366,14 @@ class LiveSession:
             duration=f"{duration:.3f}s",
             data=self._data.value,
             data_detail=data_detail,
-            **result.fields(ending, collected, lost_before, exceeded, restored_before),
+            **result.fields(ending, collected, self._memory.take_news(), exceeded),
         )
         self._metrics.run_finished(run.status, duration)
         await self._keep(run, job)
         if not self._record.persistent:
             await self._clear()
-        elif ending.returncode is not None:
-            await self._slot.drop()
-            if not self._closed:
-                self.begin_wake()
+        elif ending.returncode is not None and not self._closed:
+            self.begin_wake()
         return run
 
     async def _keep(self, run: Run, job: RunJob) -> None:

@@ -4,7 +4,14 @@ Theory of operation. The kernel writes a file into the workspace, where the sess
 write as well, and a kernel of the same session reads it; the service does neither. What it knows is
 the file's token, which is in the session's record together with the number of runs that the memory
 is that of: a file is restored only if both are right. Before anything may change the memory (a run
-begins, the kernel is replaced), the file is deleted: an older memory never comes back.
+begins, the kernel is replaced by an empty one), the file is deleted: an older memory never comes
+back.
+
+A kernel that has ended is replaced by its snapshot, where there is one. One that has restored a
+file takes one at once, so what a session woke with outlives its first run. A kernel that has died
+between runs is replaced in the next turn that needs one: a run's, a sleep's, or that of the wake
+which its death begins. One that hangs or dies while it is to save is replaced, too, and its
+snapshot saves.
 """
 
 import asyncio
@@ -22,6 +29,9 @@ from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.kernels.launch import Seat
 from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
 from kernelsvc.models.session import SessionRecord
+from kernelsvc.sessions import result
+from kernelsvc.sessions.executing import snapshot_bytes, wants_snapshots
+from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
@@ -55,27 +65,29 @@ class _File(Enum):
 class SessionMemory:
     """What became of the memory since the last answer, and what is kept of it during sleep.
 
-    `lost` says why it is gone, `restored` that it was brought back and how much of it, until an
-    answer has told it. A save must be over at `save_by` (time.monotonic()).
+    `change` says that it is gone, or that it was brought back and how much of it, until an answer
+    has told it. A save must be over at `save_by` (time.monotonic()).
 
-    `lost` at the beginning is for a session that might be
-    thought to have a memory before it has run. What waits is called in the session's turn.
+    `lost` is for a session that might be thought to have a memory before it has run. What waits is
+    called in the session's turn.
     """
 
     def __init__(
         self,
-        record: SessionRecord,
+        lasting: Lasting,
         parts: SessionParts,
         room: Room,
         slot: KernelSlot,
         lost: str | None,
     ) -> None:
-        self.lost = lost
+        record = lasting.settings
+        self.change = _lost(lost) if lost else None
         self._absence = lost or _ASLEEP
-        self.restored: str | None = None
         self.save_by = math.inf
         self.woken = Woken()
         self._session_id = record.id
+        self._lasting = lasting
+        self._sessions_policy = parts.policy
         self._policy = parts.policy.memory
         self._keeps = self._policy.keep and parts.languages.remembers(record.language)
         self._room = room
@@ -91,29 +103,42 @@ class SessionMemory:
         """There is no kernel any more, or none yet."""
         is_kept = self._kept is not None and self._kept.lost is None
         self._file = _File.WAITS if is_kept else _File.NONE
-        self.restored = None
         self.woken = Woken()
         if is_kept:
-            self.lost = None
+            self.change = None
         elif run_count:
-            self.lost = self._kept.lost if self._kept else _ASLEEP
-        elif self.lost is not None and self._kept is not None:
-            self.lost = f"{self.lost}: {self._kept.lost}"
+            self.change = _lost((self._kept and self._kept.lost) or _ASLEEP)
+        elif self.change is not None and self._kept is not None:
+            self.change = _lost(f"{self.change.detail}: {self._kept.lost}")
 
     def lose(self, why: str) -> None:
         """The kernel is gone, or is not to be used; what is kept is not to come back."""
-        self.lost, self.restored, self.woken = why, None, Woken()
+        self.change, self.woken = _lost(why), Woken()
         self.outdate()
+
+    async def replace(self, why: str, *, wanted: bool = True) -> None:
+        """The kernel has ended: where that is wanted, and can be, put one with its memory there."""
+        are_taken = wants_snapshots(self._lasting.settings, self._sessions_policy)
+        replaced = await self._slot.restore(wanted=wanted, are_taken=are_taken)
+        change = result.change(why, replaced)
+        if isinstance(replaced, result.Restored):
+            # It holds what is in the file, if any: a run would have deleted that.
+            self.change = change.behind(self.change)
+        else:
+            self.lose(change.detail)
+
+    async def _replace_dead(self) -> None:
+        if (returncode := self._slot.returncode) is not None:
+            await self.replace(result.why_between_runs(returncode, self._slot.exceeded()))
 
     def outdate(self) -> None:
         """What is kept is not to come back."""
         if self._file is not _File.NONE:
             self._file = _File.OLD
 
-    def take_news(self) -> tuple[str | None, str | None]:
-        """`lost` and `restored`, to be told now."""
-        news = self.lost, self.restored
-        self.lost = self.restored = None
+    def take_news(self) -> result.Change | None:
+        """`change`, to be told now."""
+        news, self.change = self.change, None
         return news
 
     async def diverge(self) -> None:
@@ -127,7 +152,8 @@ class SessionMemory:
         await asyncio.to_thread(self._room.forget_memory)
 
     async def ready(self) -> Kernel:
-        """A kernel that runs, with the memory from before the session slept; as `ensure` raises."""
+        """A kernel that runs, with the session's memory; raises as `ensure` does."""
+        await self._replace_dead()
         if self._file is _File.OLD:
             await self.diverge()
         kernel = await self._slot.ensure()
@@ -142,7 +168,9 @@ class SessionMemory:
 
     async def _restore(self, kernel: Kernel, seat: Seat) -> bool:
         assert self._kept is not None
-        told, seconds = await self._ask(kernel, seat, "restore", self._kept.token)
+        token = self._kept.token
+        copied = snapshot_bytes(self._lasting.settings, self._sessions_policy)
+        told, seconds = await self._ask(kernel, seat, "restore", token, snapshot=copied)
         lost, missing = _problem(kernel, told), told.not_restored if told else ()
         if told is not None and missing and not told.restored:
             lost = f"nothing of it could be restored: {_listed(missing)}"
@@ -150,10 +178,12 @@ class SessionMemory:
             self.lose(f"{self._absence}, and its memory is lost: {lost}")
             log.warning("memory_lost", session_id=self._session_id, seconds=seconds)
             return False
+        self._slot.completed(token)
         self._file = _File.SAME
         self.woken = Woken(told.restored, missing)
         why, self._absence = self._absence, _ASLEEP
-        self.restored = f"{why}; not restored: {_listed(missing)}" if missing else why
+        but = f"; not restored: {_listed(missing)}" if missing else ""
+        self.change = result.Change("restored", f"{why}{but}")
         log.info(
             "memory_restored", session_id=self._session_id, seconds=seconds, missing=len(missing)
         )
@@ -161,24 +191,37 @@ class SessionMemory:
 
     async def save(self, record: SessionRecord) -> KeptMemory | None:
         """Before the kernel ends: have it save. What to note in the record; None for nothing."""
-        kernel, seat = self._slot.kernel, self._slot.seat
-        if kernel is None or seat is None:
+        if self._slot.kernel is None:
             return self._kept
+        await self._replace_dead()
         has_some = record.run_count > 0 or self._file is _File.SAME
         if not self._keeps or not record.persistent or not has_some:
             self._kept = None
-        elif self.lost is not None:
-            self._kept = KeptMemory("", record.run_count, self.lost)
+        elif self.change is not None and self.change.memory == "lost":
+            self._kept = KeptMemory("", record.run_count, self.change.detail)
         elif self._file is not _File.SAME:
-            self._kept = await self._save(kernel, seat, record.run_count)
+            self._kept = await self._save(record.run_count)
         if self._kept is not None and self._kept.lost is None:
             self._file = _File.SAME
         else:
             await self._delete()
         return self._kept
 
-    async def _save(self, kernel: Kernel, seat: Seat, run_count: int) -> KeptMemory:
+    async def _save(self, run_count: int) -> KeptMemory:
+        """Where the kernel hangs or dies over it, its snapshot does it."""
         token = secrets.token_hex(16)
+        lost, is_answer = await self._have_saved(token)
+        if lost is not None and not is_answer:
+            await self.replace(f"its memory was to be saved, and {lost}")
+            if self._slot.kernel is not None:
+                lost, _ = await self._have_saved(token)
+        return KeptMemory(token, run_count, lost and f"its memory could not be saved: {lost}")
+
+    async def _have_saved(self, token: str) -> tuple[str | None, bool]:
+        """Why it was not saved, None where it was; and whether the kernel has answered at all."""
+        kernel, seat = self._slot.kernel, self._slot.seat
+        if kernel is None or seat is None:
+            return "the kernel died over it", False
         self._saving, self._is_in_vain = kernel, False
         try:
             room = min(await asyncio.to_thread(self._room.left), self._policy.most_bytes)
@@ -191,7 +234,7 @@ class SessionMemory:
             session_id=self._session_id,
             seconds=seconds,
         )
-        return KeptMemory(token, run_count, lost and f"its memory could not be saved: {lost}")
+        return lost, told is not None
 
     def hurry(self) -> None:
         """A run has come: a save that is going on is in vain."""
@@ -219,6 +262,10 @@ class SessionMemory:
         asked = {"do": what, "path": path, "token": token, "seconds": seconds, **more}
         told = await kernel.remember(asked, seconds + _PATIENCE, lambda: self._is_in_vain)
         return told, round(time.monotonic() - began, 3)
+
+
+def _lost(why: str) -> result.Change:
+    return result.Change("lost", why)
 
 
 def _problem(kernel: Kernel, told: MemoryTold | None) -> str | None:

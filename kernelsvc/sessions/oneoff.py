@@ -105,6 +105,7 @@ class OneOffs:
             language=self._parts.languages.asked(request.language, request.environment).name,
             persistent=True,
             created_at=clock.now(),
+            snapshots=False,
             limits=request.limits,
             allow_internet_access=(
                 self._parts.policy.internet_by_default if internet is None else internet

@@ -22,13 +22,16 @@ class SessionPolicy:
 
     What a session's kernel holds is kept while it sleeps, if that takes no more than `memory`.
     `max_queued_runs` may wait in one session behind the one that executes. `background_bytes` of
-    what a run's threads print after its end are kept. `limits` and
+    what a run's threads print after its end are kept. A session of which at most `snapshot_share`
+    of the memory that it may use is in use has snapshots. `snapshots`, `limits` and
     `internet_by_default` hold for sessions that say nothing of it.
     """
 
     default_timeout: float
     max_timeout: float
     sleep_after: float
+    snapshots: bool
+    snapshot_share: float
     max_queued_runs: int
     max_output_bytes: int
     max_data_bytes: int

@@ -1,7 +1,8 @@
 """How a run ended, in the words of the API. Pure."""
 
 import signal
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from kernelsvc.kernels.ladder import Ending, Stop
 from kernelsvc.models.limits import LimitExceeded
@@ -12,20 +13,47 @@ TIMED_OUT = 124
 INTERRUPTED = 130
 
 
+class Change(NamedTuple):
+    """What became of a session's memory when its kernel was replaced, and why."""
+
+    memory: Memory
+    detail: str
+
+    def behind(self, earlier: "Change | None") -> "Change":
+        """This one, where nobody has been told of an earlier one yet: what that was without, too.
+
+        Memory that is lost is no longer without anything.
+        """
+        if earlier is None or "lost" in (self.memory, earlier.memory):
+            return self
+        return Change(self.memory, f"{earlier.detail}; {self.detail}")
+
+
+class Restored(NamedTuple):
+    """A new kernel has the memory of the last completed run; what the old one had `without`."""
+
+    without: Sequence[str]
+
+
+class Lost(NamedTuple):
+    """A new kernel's memory is empty; `why` there was no snapshot, where that is to be said."""
+
+    why: str | None = None
+
+
 def fields(
     ending: Ending,
     collected: Collected,
-    lost_before: str | None,
+    change: Change | None,
     exceeded: LimitExceeded | None = None,
-    restored_before: str | None = None,
 ) -> dict[str, Any]:
     """The fields of `Run` that tell how it ended and what it put out.
 
-    `lost_before` says why the memory was lost before the run, `restored_before` that it was
-    restored and what of it was not; `exceeded`, which limit the kernel was killed for.
+    `change` is what became of the memory since the previous answer, None where it was kept;
+    `exceeded`, which limit the kernel was killed for.
     """
     code = exit_code(ending)
-    kept, detail = memory(ending, lost_before, exceeded, restored_before)
+    kept, detail = change or ("kept", None)
     error = collected.error
     told = error and RunError(
         ename=error.ename, evalue=error.evalue, traceback=list(error.traceback)
@@ -72,25 +100,27 @@ def status(ending: Ending, code: int) -> RunStatus:
     return "completed" if code == 0 else "failed"
 
 
-def memory(
-    ending: Ending,
-    lost_before: str | None,
-    exceeded: LimitExceeded | None = None,
-    restored_before: str | None = None,
-) -> tuple[Memory, str | None]:
-    """What became of the session's memory since the last answer, and why."""
+def change(why: str, replaced: Restored | Lost) -> Change:
+    """What became of the memory where a kernel was replaced for this reason."""
+    match replaced:
+        case Restored(without):
+            but = f", without {_listed(without)}" if without else ""
+            return Change("restored", f"{why}: the memory is as after the last completed run{but}")
+        case Lost(None):
+            return Change("lost", why)
+        case Lost(no_snapshot):
+            return Change("lost", f"{why}; there is no snapshot of the memory: {no_snapshot}")
+
+
+def _listed(words: Sequence[str]) -> str:
+    *front, last = words
+    return f"{', '.join(front)} and {last}" if front else last
+
+
+def why_it_ended(ending: Ending, exceeded: LimitExceeded | None) -> str:
+    """Why the kernel that a run had is there no more; `ending` has a return code."""
     if exceeded is not None:
-        return "lost", f"{exceeded.message}; the kernel was killed and replaced"
-    if ending.returncode is not None:
-        return "lost", _why_it_ended(ending)
-    if lost_before is not None:
-        return "lost", lost_before
-    if restored_before is not None:
-        return "restored", restored_before
-    return "kept", None
-
-
-def _why_it_ended(ending: Ending) -> str:
+        return f"{exceeded.message}; the kernel was killed and replaced"
     if ending.timed_out:
         return "the run timed out and its kernel was replaced"
     if ending.stopped is Stop.END:
@@ -102,7 +132,7 @@ def _why_it_ended(ending: Ending) -> str:
 
 
 def why_between_runs(returncode: int, exceeded: LimitExceeded | None) -> str:
-    """Why the memory is lost of a kernel that ended while nothing ran."""
+    """Why a kernel is there no more that ended while nothing ran."""
     if exceeded is not None:
         return f"between runs, {exceeded.message}; the kernel was killed and replaced"
     return f"the kernel {how_it_ended(returncode)} between runs and was replaced"

@@ -26,6 +26,7 @@ from kernelsvc.sessions.creating import new_record
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.duplicate import Duplicator
+from kernelsvc.sessions.executing import wants_snapshots
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
@@ -234,6 +235,7 @@ class SessionService:
     ) -> tuple[Session, str | None]:
         """Change settings, data or metadata; with what is to be said of when it applies."""
         live = await self._awake(caller, session_id)
+        self.languages.check_snapshots(live.record.language, request.snapshots)
         changes = request.changes(internet_by_default=self._parts.policy.internet_by_default)
         note = None
         new_access = changes.get("allow_internet_access")
@@ -362,6 +364,10 @@ class SessionService:
             state=self._state(record),
             state_detail=live.state_detail if live else None,
             sleep_after=self._parts.policy.sleep_after if own is None else own,
+            snapshots=(
+                wants_snapshots(record, self._parts.policy)
+                and self.languages.have_snapshots(record.language)
+            ),
             limits=record.limits.over(self._parts.policy.limits),
             file_count=count,
             total_size_bytes=size,

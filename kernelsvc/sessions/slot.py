@@ -17,10 +17,13 @@ from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.result import Lost, Restored
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.spent import pid_outside
 
 _ATTEMPTS = 3
+_MOST_OOMS = 3
+"""Memory that has run out so often, with no run completed in between, gets a new sandbox."""
 _AT_ONCE = Grace(0, 0)
 
 log = structlog.get_logger()
@@ -50,6 +53,7 @@ class KernelSlot:
         self.failure: str | None = None
         self._session_id = record.id
         self._kernelspec = parts.languages.kernelspec(record.language)
+        self._has_snapshots = parts.languages.have_snapshots(record.language)
         self._room = room
         self.limits = limits
         self.internet = record.allow_internet_access
@@ -66,6 +70,8 @@ class KernelSlot:
         self._oom_kills = 0
         self._used_up = False
         self._stopped_for: LimitExceeded | None = None
+        self._completed: str | None = None
+        self._ooms = 0
 
     async def ensure(self) -> Kernel:
         """A kernel that runs, started where there is none; raises KernelStartFailed."""
@@ -110,7 +116,7 @@ class KernelSlot:
         seat = self._seat
         if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
             await self.free()
-        self._used_up, self._stopped_for = False, None
+        self._used_up, self._stopped_for, self._completed, self._ooms = False, None, None, 0
         began = time.monotonic()
         await asyncio.to_thread(self._room.prepare)
         kernel = None
@@ -119,12 +125,60 @@ class KernelSlot:
         if kernel is None:
             how = "started" if self._seat is None else "forked"
             kernel = await self._start_own()
+        self._has_started(kernel, how, began)
+        return kernel
+
+    def completed(self, run: str) -> None:
+        """A run has ended and the kernel lives: what it holds now is what is to be restored.
+
+        `run` is what the kernel calls it: the id of the request, or what was given it as one.
+        """
+        self._completed, self._ooms = run, 0
+
+    async def restore(self, *, wanted: bool, are_taken: bool) -> Restored | Lost:
+        """In place of a kernel that has ended: one with the memory as of the last completed run.
+
+        Where there is none, or it is not wanted, there is no kernel, until the next `ensure`;
+        `are_taken` says whether the session is to have snapshots.
+        """
+        completed, self._completed = self._completed, None
+        self._ooms += self._used_up
+        self.expect_end()
+        await self.drop()
+        seat = self._seat
+        if not wanted or self._closed or not self._has_snapshots:
+            return Lost()
+        if not are_taken:
+            return Lost("snapshots are off for this session")
+        if completed is None:
+            return Lost("no run had completed in it")
+        if seat is None or not seat.is_usable or self._stopped_for:
+            return Lost("it went with its sandbox")
+        if seat.internet != self.internet:
+            return Lost("allowInternetAccess has changed, which takes a new sandbox")
+        if self._ooms >= _MOST_OOMS:
+            return Lost("memory has run out too often in a row")
+        began = time.monotonic()
+        self.is_starting = True
+        try:
+            self.kernel = kernel = await self._launcher.restore(
+                seat, self._kernelspec, self._on_late, completed
+            )
+        except KernelStartFailed as error:
+            return Lost(error.reason)
+        finally:
+            self.is_starting = False
+        self._completed, self._used_up = completed, False
+        self._has_started(kernel, "restored", began)
+        self._watch = asyncio.create_task(self._watch_for_death(kernel))
+        return Restored(tuple(kernel.process.without))
+
+    def _has_started(self, kernel: Kernel, how: str, began: float) -> None:
         assert self._seat is not None
         self._oom_kills = self._seat.enclosure.oom_kills()
         pid = kernel.process.pid
         self._metrics.kernel_started(how, time.monotonic() - began)
         log.info("kernel_started", session_id=self._session_id, pid=pid, how=how)
-        return kernel
 
     async def _claim(self) -> Kernel | None:
         """The kernel of a member of the pool, with its seat; None where none can be had."""
@@ -189,6 +243,12 @@ class KernelSlot:
     def seat(self) -> Seat | None:
         """Where a kernel runs now; None where none does."""
         return self._seat if self.kernel and not self.kernel.ended.is_set() else None
+
+    @property
+    def returncode(self) -> int | None:
+        """That of a kernel which has ended, and was not replaced yet; else None."""
+        has_ended = self.kernel is not None and self.kernel.ended.is_set()
+        return self.kernel.process.exited.result() if self.kernel and has_ended else None
 
     def pid(self) -> int | None:
         """The kernel's process on this machine; None where that is not known."""

@@ -39,6 +39,7 @@ class SessionRow(SQLModel, table=True):
     default_timeout: float | None = None
     sleep_after: float | None = None
     on_timeout: str
+    snapshots: bool | None = None
     env: dict[str, str] = Field(sa_type=JSON)
     limits: dict[str, Any] = Field(sa_type=JSON, sa_column_kwargs={"server_default": "{}"})
     data: dict[str, Any] = Field(sa_type=JSON)

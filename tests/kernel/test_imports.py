@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from tests.support.api import Api
 
 _START_A_KERNEL = """
-import os, sys
+import os, socket, sys
 from kernelsvc.kernel_host import app, imports
 imports.preload()
 before = set(sys.modules)
 def announce():
     open(sys.argv[2], "w").write(" ".join(sorted(set(sys.modules) - before)))
     app.os_exit(0)
-app.run_kernel(sys.argv[1], announce)
+app.run_kernel(sys.argv[1], announce, socket.socketpair()[0])
 """
 
 

@@ -29,9 +29,11 @@ async def test_what_a_language_cannot_do_is_refused_by_the_field_that_asks_for_i
     body = {"code": "1", "env": {"A": "1"}}
     answer = await languages.send("POST", f"/api/sessions/{STOCK}/run", body)
     assert (answer.status, fields_of(answer.json)) == (400, ["env"])
-    body = {"language": STOCK, "env": {"A": "1"}}
-    answer = await languages.send("POST", "/api/sessions", body)
-    assert (answer.status, fields_of(answer.json)) == (400, ["env"])
+    answer = await languages.send("PATCH", f"/api/sessions/{STOCK}", {"snapshots": True})
+    assert (answer.status, fields_of(answer.json)) == (400, ["snapshots"])
+    for asked in ({"env": {"A": "1"}}, {"snapshots": True}):
+        answer = await languages.send("POST", "/api/sessions", {"language": STOCK, **asked})
+        assert (answer.status, fields_of(answer.json)) == (400, [*asked])
 
 
 async def test_an_unknown_language_is_refused_with_those_there_are(languages):
@@ -71,8 +73,10 @@ async def test_the_list_says_what_each_language_can_do(languages):
         "interrupt": "always",
         "displays": False,
         "sleep": False,
+        "snapshots": False,
     }
     assert by_name["python"]["supports"]["sleep"] is True
+    assert by_name["python"]["supports"]["snapshots"] is True
     assert by_name["typescript"]["supports"]["interrupt"] == "running"
     assert by_name["go"]["supports"]["memory"] is False
     assert by_name["go"]["available"] is (by_name["go"]["install"] is None)

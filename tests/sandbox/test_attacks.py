@@ -287,13 +287,15 @@ def test_bomb_goes_off_inside(service, bomb):
 
 def test_a_session_over_its_memory_is_137_and_says_how_much_it_had(service):
     with service.attacked(limits={"memory": "128MiB"}):
+        service.run("attacker", "before = 1")
         run = service.run("attacker", "x = bytearray(1 << 30)")
         service.is_well()
+        assert service.run("attacker", "before")["text"] == "1"
     if run["exit_code"] == 1:
         # Without control groups, each process has the limit, and Python says so itself.
         assert run["error"]["ename"] == "MemoryError"
     else:
-        assert (run["exit_code"], run["memory"]) == (137, "lost")
+        assert (run["exit_code"], run["memory"]) == (137, "restored")
         assert run["error"]["ename"] == "OutOfMemory"
         assert "128 MiB" in run["error"]["evalue"]
 

@@ -273,11 +273,13 @@ WRONG_TYPES: list[tuple[tuple[str, str], str, list[Any]]] = [
     (CREATE, "session_id", [1, True, ["a"], {}]),
     (CREATE, "persistent", ["true", 1, "no", []]),
     (CREATE, "on_timeout", ["never", "Restart", 1, True, [], ""]),
+    (CREATE, "snapshots", ["yes", 1, 0, [], {}]),
     (CREATE, "data", [[], "x", 1, True]),
     (CREATE, "metadata", [[], "x", 1, True]),
     (CREATE, "allowInternetAccess", ["true", 1, "no", {}]),
     (CREATE, "allowPublicAccess", ["true", 0, "no", {}]),
     (PATCH, "on_timeout", ["never", 1, True, []]),
+    (PATCH, "snapshots", ["yes", 1, []]),
     (PATCH, "data", [[], "x", 1, True]),
     (PATCH, "metadata", [[], "x", 1, True]),
     (PATCH, "allowInternetAccess", ["true", 1, "no", {}]),
@@ -676,6 +678,7 @@ ODD = ["null", "true", "0", "-1", "1e999", "NaN", '""', '"x"', '"\\ud800"', '"\\
        "{}", '["x"]', '{"": null}', '{"x": NaN}', "[" * 300 + "]" * 300, "9" * 500, '"5m"',
        '"never"', '"restart"', '{"A": "b"}', '{"ERA_X": "1"}']  # fmt: skip
 NAMES = ["language", "session_id", "persistent", "default_timeout", "sleep_after", "on_timeout",
+         "snapshots",
          "env", "data", "metadata", "allowInternetAccess", "allowPublicAccess", "timeout", "stdin",
          "if_busy", "x", "\\ud800", "\\u0000", "code"]  # fmt: skip
 

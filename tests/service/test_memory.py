@@ -290,7 +290,7 @@ async def test_a_memory_of_an_earlier_sleep_is_not_restored(api, memory_file):
 
 @pytest.mark.parametrize("how", ["restart", "death"])
 async def test_a_kernel_that_is_replaced_takes_the_kept_memory_along(api, memory_file, how):
-    await prepared(api, "x = 1")
+    await prepared(api, "x = 1", snapshots=False)
     await sleep(api)
     await wake(api)
     assert memory_file.exists()

@@ -264,16 +264,16 @@ async def test_tracebacks_are_plain_text_with_the_codes_own_line_numbers(api):
     ],
 )
 async def test_what_ends_the_kernel_tells_how_and_a_new_one_takes_over(api, code, exit_code):
-    await api.create()
-    await api.run("lost = 1")
+    await api.create(snapshots=True)
+    await api.run("before = 1")
     run = await api.run(f"print('before', flush=True)\n{code}")
     assert run["exit_code"] == exit_code
-    assert run["memory"] == "lost"
+    assert run["memory"] == "restored"
     assert "replaced" in run["memory_detail"]
     assert run["status"] == ("completed" if exit_code == 0 else "failed")
-    after = await api.run("'lost' in globals()")
+    after = await api.run("'before' in globals()")
     assert after["exit_code"] == 0
-    assert after["text"] == "False"
+    assert after["text"] == "True"
     assert after["memory"] == "kept"
 
 
@@ -291,7 +291,7 @@ async def test_a_kernel_killed_from_outside_ends_its_run_with_137(api, server):
     process_inside(pid).send_signal(signal.SIGKILL)
     run = await running
     assert run["exit_code"] == 137
-    assert run["memory"] == "lost"
+    assert run["memory"] == "restored"
 
 
 async def test_environment_of_a_run_is_gone_afterwards(api):

@@ -50,6 +50,7 @@ async def test_a_new_session_shows_every_field_of_the_contract(api):
         "default_timeout": None,
         "sleep_after": 300.0,
         "on_timeout": "restart",
+        "snapshots": True,
         "env": {},
         "limits": DEFAULT_LIMITS.model_dump(),
         "file_count": 0,

@@ -7,6 +7,7 @@ import pytest
 from kernelsvc.kernels.ladder import Ending, Stop
 from kernelsvc.models.event import Replied
 from kernelsvc.sessions import result
+from kernelsvc.sessions.result import Lost, Restored
 
 OK = Replied(failed=False, ename=None, exit_code=0, execution_count=1)
 
@@ -68,21 +69,6 @@ def test_exit_code_and_status_are_those_of_the_contract(how, exit_code, status):
     assert result.status(how, exit_code) == status
 
 
-def test_memory_is_kept_where_the_kernel_lives():
-    assert result.memory(ending(OK), None) == ("kept", None)
-    assert result.memory(ending(OK, timed_out=True), None) == ("kept", None)
-
-
-def test_memory_that_was_lost_before_the_run_is_told():
-    assert result.memory(ending(OK), "the session was asleep") == ("lost", "the session was asleep")
-
-
-def test_memory_that_was_restored_before_the_run_is_told_unless_it_was_lost_since():
-    assert result.memory(ending(OK), None, None, "asleep") == ("restored", "asleep")
-    assert result.memory(ending(OK), "restarted", None, "asleep") == ("lost", "restarted")
-    assert result.memory(ending(returncode=-9), None, None, "asleep")[0] == "lost"
-
-
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -95,9 +81,28 @@ def test_memory_that_was_restored_before_the_run_is_told_unless_it_was_lost_sinc
         (ending(returncode=-99), "signal 99 (unknown)"),
     ],
 )
-def test_memory_that_went_with_the_kernel_is_lost_and_says_how(how, words):
-    for before in (None, "the session was asleep"):
-        memory, detail = result.memory(how, before)
-        assert memory == "lost"
-        assert detail is not None
-        assert words in detail
+def test_a_kernel_that_is_there_no_more_is_told_of(how, words):
+    assert words in result.why_it_ended(how, None)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "memory", "detail"),
+    [
+        (Lost(), "lost", "it died"),
+        (Lost("too big"), "lost", "it died; there is no snapshot of the memory: too big"),
+        (Restored(()), "restored", "it died: the memory is as after the last completed run"),
+        (
+            Restored(("1 thread",)),
+            "restored",
+            "it died: the memory is as after the last completed run, without 1 thread",
+        ),
+        (
+            Restored(("1 thread", "2 sockets", "1 child process")),
+            "restored",
+            "it died: the memory is as after the last completed run, "
+            "without 1 thread, 2 sockets and 1 child process",
+        ),
+    ],
+)
+def test_what_became_of_the_memory_is_told_with_why(replaced, memory, detail):
+    assert result.change("it died", replaced) == (memory, detail)

@@ -138,6 +138,7 @@ FULL = record(
     default_timeout=0.5,
     sleep_after=math.inf,
     on_timeout=OnTimeout.INTERRUPT,
+    snapshots=False,
     env={"A": 'it\'s\n"quoted"'},
     data={"ä💥": [1, 2.5, None, True, {"\ud800": "\udfff"}], "n": 10**40},
     metadata={"team": "x"},

@@ -1,6 +1,7 @@
 """What the service asks for, and what it is told: JSON in the metadata of a request and its `idle`.
 
-Asked is `{"do": "save" or "restore", "path", "token", "seconds"}`, to save also `"most_bytes"`.
+Asked is `{"do": "save" or "restore", "path", "token", "seconds"}`, to save also `"most_bytes"`, to
+restore also `"snapshot"`: up to how many bytes are copied behind it, as of a run called `token`.
 Told is `{"lost": why}` where nothing was saved or restored; else `{"restored": [names],
 "not_restored": [[name, reason]]}`, after a save without names.
 """
