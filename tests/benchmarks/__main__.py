@@ -18,7 +18,9 @@ from tests.benchmarks.parts import (
     first_event,
     memory,
     output,
+    rollback,
     run_latency,
+    snapshots,
     throughput,
     timeout,
     wake,
@@ -40,9 +42,10 @@ PARTS: dict[str, Part] = {
     "output": output.measure,
     "first_event": first_event.measure,
     "memory": memory.measure,
+    "snapshots": snapshots.measure,
 }
-# Checks more than it compares, and takes minutes: only where it is named.
-ON_REQUEST: dict[str, Part] = {"cycles": cycles.measure}
+# These check more than they compare, and take minutes: only where they are named.
+ON_REQUEST: dict[str, Part] = {"cycles": cycles.measure, "rollback": rollback.measure}
 ALL = PARTS | ON_REQUEST
 _LONGEST_SECONDS = 3600
 

@@ -42,7 +42,7 @@ async def test_runs_and_kernels_are_counted_by_how_they_ended_and_began(make_set
         assert found["kernelsvc_run_seconds_count", "completed"] == 3
         assert found["kernelsvc_run_seconds_count", "failed"] == 1
         assert found["kernelsvc_kernel_start_seconds_count", "claimed"] == 1
-        assert found["kernelsvc_kernel_start_seconds_count", "forked"] == 1
+        assert found["kernelsvc_kernel_start_seconds_count", "restored"] == 1
         assert ("kernelsvc_kernel_start_seconds_count", "started") not in found
         assert found["kernelsvc_sandboxes",] == found["kernelsvc_sessions_awake",] == 1
         assert found["kernelsvc_kernel_start_failures_total",] == 0
