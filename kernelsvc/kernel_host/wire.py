@@ -45,16 +45,36 @@ class StartKernel:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PromoteSnapshot:
-    """To the host: make the snapshot of the memory after `run` the kernel, the last having exited.
+    """To the host: make the snapshot of the memory after `run` the kernel, that kernel having exited.
 
-    `run` is the id of its execute request; `connection` and `connection_file` are as for
+    Which one, `of` says, and `run` is the id of its execute request; `connection` and `connection_file` are as for
     `StartKernel`. The snapshot is the kernel's if that is answered by `KernelStarted`; where there
     is none of that run, `NoSnapshot` is the answer, and the end of it.
     """
 
     name: ClassVar[str] = "promote"
     kernel: int
+    of: int
     run: str
+    connection: str
+    connection_file: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CopySnapshot:
+    """To the host: fork a kernel from the snapshot of the memory after `run` of the kernel `of`.
+
+    The snapshot stays what it is. The new kernel's root directory is `root`, by a path as the host
+    has it; it is answered as for `PromoteSnapshot`. With `reseed`, its random numbers are others
+    than the snapshot's would be.
+    """
+
+    name: ClassVar[str] = "copy"
+    kernel: int
+    of: int
+    run: str
+    root: str
+    reseed: bool
     connection: str
     connection_file: str
 
@@ -76,6 +96,23 @@ FDS = ("control", "stderr", "sandbox", "seccomp", "dial", "offer")
 """With `ForkHost`: the host's control socket; its stderr; a process descriptor of process 1 of the
 sandbox; a file with the seccomp filter; the socket for `DIAL`; and, for one with a proxy, its
 `OFFER`."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenAnnex:
+    """To the zygote: open an annex of a sandbox (`annex`), with its descriptors as in `ANNEX_FDS`.
+
+    It is to have these `directories` of the other sandbox; `owner` and `groups` are as for a host.
+    """
+
+    name: ClassVar[str] = "annex"
+    owner: int
+    groups: list[str]
+    directories: list[str]
+
+
+ANNEX_FDS = ("held", "stderr", "sandbox", "other", "seccomp")
+"""With `OpenAnnex`: the socket that it lasts as long as; what is wrong goes to stderr; descriptors
+of process 1 of the sandbox that it is in, and of that of its session; a file with the filter."""
 
 DIAL = struct.Struct("!IBH")
 """To the host, a packet: a number, the IP version and the port of the loopback address to reach."""
@@ -111,10 +148,26 @@ class SweepChildren:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ForgetKernel:
+    """To the host: end the kernel, where it lives, and its snapshot: it will not be asked for."""
+
+    name: ClassVar[str] = "forget"
+    kernel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostForked:
     """From the zygote, over the host's control socket: it is process `pid` outside."""
 
     name: ClassVar[str] = "forked"
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnnexOpened:
+    """From an annex: the root directory of process `pid`, by its number inside, is the annex."""
+
+    name: ClassVar[str] = "opened"
     pid: int
 
 
@@ -178,9 +231,20 @@ class KernelExited:
     returncode: int
 
 
-Command = ForkHost | StartKernel | PromoteSnapshot | SignalKernel | KillKernel | SweepChildren
+Command = (
+    ForkHost
+    | OpenAnnex
+    | StartKernel
+    | PromoteSnapshot
+    | CopySnapshot
+    | SignalKernel
+    | KillKernel
+    | SweepChildren
+    | ForgetKernel
+)
 Report = (
     HostForked
+    | AnnexOpened
     | KernelStarted
     | NoSnapshot
     | SnapshotPromoted
@@ -196,12 +260,16 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
     )
     for message in (
         ForkHost,
+        OpenAnnex,
         StartKernel,
         PromoteSnapshot,
+        CopySnapshot,
         SignalKernel,
         KillKernel,
         SweepChildren,
+        ForgetKernel,
         HostForked,
+        AnnexOpened,
         KernelStarted,
         NoSnapshot,
         SnapshotPromoted,

@@ -4,7 +4,8 @@ Theory of operation. An interpreter that imports what a kernel needs takes a thi
 some 30 MiB. The zygote does it once for a service: outside of every sandbox, where no session's
 code is, it imports and then waits for orders. For each it forks, and the fork goes into a sandbox
 that has been made and stands empty (`join`), where it is the kernel host. So a host costs
-milliseconds, and all hosts and kernels share the pages that they do not write to.
+milliseconds, and all hosts and kernels share the pages that they do not write to. What else is done
+inside of sandboxes from outside (`annex`) is done by a fork of it, too.
 
 The zygote runs nothing that comes from a session and hears nobody but the service. What it gives
 all sandboxes alike is the layout of memory and the seed of Python's hashes.
@@ -18,7 +19,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kernelsvc.kernel_host import wire
-from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, enter, lock_down
+from kernelsvc.kernel_host.annex import open_annex
+from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, SYS_CHROOT, enter, lock_down
 from kernelsvc.kernel_host.processes import adopt_orphans, set_name
 
 READY = b"ready"
@@ -49,51 +51,56 @@ class Zygote:
             if not order:
                 return
             command = wire.decode(order)
-            assert isinstance(command, wire.ForkHost)
-            self._fork(command, fds)
+            try:
+                if os.fork() == 0:
+                    self._carry_out(command, fds)
+            except OSError as error:
+                # The service hears that nobody has the socket any more, and reads why.
+                os.write(fds[1], f"{error}\n".encode())
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
-    def _fork(self, command: wire.ForkHost, fds: list[int]) -> None:
-        try:
-            if os.fork() == 0:
-                self._become_host(command, *fds)
-        except OSError as error:
-            # The service hears that nobody has the control socket any more, and reads why.
-            os.write(fds[1], f"{error}\n".encode())
-        finally:
-            for fd in fds:
-                os.close(fd)
-
-    def _become_host(
-        self,
-        command: wire.ForkHost,
-        control: int,
-        stderr: int,
-        sandbox: int,
-        seccomp: int,
-        dial: int,
-        offer: int | None = None,
-    ) -> NoReturn:
+    def _carry_out(self, command: wire.Command | wire.Report, fds: list[int]) -> NoReturn:
+        """In a fork: what it was forked for."""
         code = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._orders.close()
+            service, stderr, *others = fds
             os.dup2(stderr, 2)
             os.close(stderr)
-            program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
-            enter(sandbox, command.owner, command.groups)
-            os.close(sandbox)
-            os.close(seccomp)
-            # Only what is forked now is in the sandbox's namespace of processes.
-            if (pid := os.fork()) == 0:
-                lock_down(program)
-                os.setsid()
-                os.chdir("/")
-                with socket.socket(fileno=control) as service, socket.socket(fileno=dial) as dials:
-                    self._run_host(service, dials, offer)
-            else:
-                os.write(control, wire.encode(wire.HostForked(pid)))
+            match command:
+                case wire.ForkHost():
+                    self._become_host(command, service, *others)
+                case wire.OpenAnnex():
+                    open_annex(command, service, *others)
             code = 0
         except BaseException:  # noqa: BLE001  # nothing of the zygote's own may run in a fork
             traceback.print_exc()
         finally:
             os._exit(code)
+
+    def _become_host(
+        self,
+        command: wire.ForkHost,
+        control: int,
+        sandbox: int,
+        seccomp: int,
+        dial: int,
+        offer: int | None = None,
+    ) -> None:
+        program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
+        enter(sandbox, command.owner, command.groups)
+        os.close(sandbox)
+        os.close(seccomp)
+        # Only what is forked now is in the sandbox's namespace of processes.
+        if (pid := os.fork()) == 0:
+            # A copy of a kernel leaves the files of the other session by it (`annex`).
+            lock_down(program, keep=SYS_CHROOT)
+            os.setsid()
+            os.chdir("/")
+            with socket.socket(fileno=control) as service, socket.socket(fileno=dial) as dials:
+                self._run_host(service, dials, offer)
+        else:
+            os.write(control, wire.encode(wire.HostForked(pid)))

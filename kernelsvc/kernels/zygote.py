@@ -83,8 +83,11 @@ class Zygote:
     def fork(self, enclosure: Enclosure, fds: list[int]) -> None:
         """Have a host forked into a sandbox; `fds` are those of `wire.FDS`. Raises OSError."""
         owner = -1 if enclosure.owner is None else enclosure.owner
-        order = wire.encode(wire.ForkHost(owner, enclosure.group_files))
-        socket.send_fds(self._orders, [order], fds)
+        self.order(wire.ForkHost(owner, enclosure.group_files), fds)
+
+    def order(self, command: wire.Command, fds: list[int]) -> None:
+        """Have it carry out a command of those to a zygote; raises OSError."""
+        socket.send_fds(self._orders, [wire.encode(command)], fds)
 
     def close(self) -> None:
         """Hang up; the hosts live on."""

@@ -112,9 +112,7 @@ class Isolation:
             return Enclosure(
                 enter, place.workspace, place.runtime, rlimits, cgroup=cgroup, cache=place.cache
             )
-        seccomp_fd = os.memfd_create("seccomp")
-        os.write(seccomp_fd, self.seccomp)
-        os.lseek(seccomp_fd, 0, os.SEEK_SET)
+        seccomp_fd = self.filter_file()
         return Enclosure(
             command=[*enter, *bwrap.command(self.policy, place, seccomp_fd)],
             workspace=WORKSPACE,
@@ -126,6 +124,13 @@ class Isolation:
             owner=self.policy.host_id,
             cache=CACHE if place.cache else None,
         )
+
+    def filter_file(self) -> int:
+        """A descriptor, the caller's, of a file with the filter's program, at its beginning."""
+        fd = os.memfd_create("seccomp")
+        os.write(fd, self.seccomp)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
     def limited(self, enclosure: Enclosure, limits: Limits) -> Enclosure:
         """The same sandbox under other limits; blocks for a moment.
@@ -146,8 +151,9 @@ class Isolation:
             rlimits["FSIZE"] = limits.file_size
         if self.cgroups is None and limits.memory is not None:
             rlimits["DATA"] = limits.memory
-        # Outside of a sandbox, the system counts every process of the service's user together.
-        if self.policy is not None and limits.processes is not None:
+        # Outside of a sandbox, the system counts every process of the service's user together, in
+        # one those of all copies that are made there.
+        if self.policy is not None and self.cgroups is None and limits.processes is not None:
             rlimits["NPROC"] = limits.processes + _OVERHEAD
         return rlimits
 
