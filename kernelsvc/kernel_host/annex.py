@@ -29,7 +29,7 @@ from kernelsvc.kernel_host.processes import LIBC, hide, set_name
 
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
-"""The numbers of these system calls, the same on every architecture; the C library may lack them."""
+"""These system calls have the same numbers everywhere; the C library may lack them."""
 _HERE = -100  # AT_FDCWD
 _WITH_ALL_BELOW = 0x8000  # AT_RECURSIVE
 _COPY = 1  # OPEN_TREE_CLONE

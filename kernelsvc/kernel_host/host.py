@@ -13,12 +13,16 @@ this host) the host does the same and leaves. The kernel in turn gets SIGKILL wh
 One descendant is spared at a kernel's end: its snapshot (`keeper`), which does nothing but wait. It
 becomes the kernel if the service says so, and is killed if the service says anything else.
 
-In a sandbox there is nobody but process 1, which only waits, the host and what the kernel started:
-so the host ends all others at once. The user's code cannot look into it. It can stop or kill it, as
-it can its own kernel: without a host, the service ends the sandbox.
+A host has more than one kernel where copies of its own have been made (`CopySnapshot`). They are in
+its sandbox, each in an annex with files of its own, by which it is known to whom a process belongs.
+
+In a sandbox there is nobody but process 1, which only waits, the host and what the kernels started:
+so the host ends all others at once, where there is one kernel. The user's code cannot look into it.
+It can stop or kill it, as it can its own kernel: without a host, the service ends the sandbox.
 """
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -34,7 +38,8 @@ from typing import NoReturn
 
 from kernelsvc.kernel_host import processes, wire
 from kernelsvc.kernel_host.dial import answer_dial
-from kernelsvc.kernel_host.keeper import Keeper, Snapshot
+from kernelsvc.kernel_host.hosted import Hosted
+from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot, hear_copy
 
 SWEEP_SECONDS = 10.0
 SPARING_SECONDS = 2.0
@@ -71,14 +76,9 @@ class Host:
         self._sandboxed = dial is not None
         self._dial = dial
         self._selector = selectors.DefaultSelector()
-        self._keeper = Keeper()
+        self._kernels: dict[int, Hosted] = {}
+        self._own = 0
         self._received = b""
-        self._kernel = 0
-        self._pid: int | None = None
-        self._returncode: int | None = None
-        self._ready: int | None = None
-        self._is_program = False
-        self._connection_file = ""
         self._hung_up = False
 
     def serve(self) -> None:
@@ -98,15 +98,15 @@ class Host:
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._drain(wakeup))
         if self._dial is not None:
             self._selector.register(self._dial, selectors.EVENT_READ, self._answer_dial)
-        self._selector.register(self._keeper.heard, selectors.EVENT_READ, self._hear_snapshots)
         try:
             while not self._hung_up:
                 for key, _ in self._selector.select():
-                    key.data()
+                    # What came before in this round may have freed it.
+                    if self._selector.get_map().get(key.fd) is key:
+                        key.data()
                 self._reap()
         finally:
-            self._keeper.drop()
-            self._sweep(since=0.0)
+            self._end_all()
 
     def _drain(self, fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -125,22 +125,36 @@ class Host:
         if len(self._received) > wire.MAX_LINE_BYTES:
             raise wire.WireError("a command is too long")
         for line in lines:
-            match wire.decode(line):
-                case wire.StartKernel() as command:
-                    self._start(command)
-                case wire.PromoteSnapshot() as command:
-                    self._promote(command)
-                case wire.SignalKernel(kernel=self._kernel, signum=signum):
-                    self._wait_for_snapshots()
-                    self._keeper.expect_end()
-                    self._signal(signum)
-                case wire.KillKernel(kernel=self._kernel):
-                    self._signal(signal.SIGKILL)
-                case wire.SweepChildren(kernel=self._kernel, since=since):
-                    self._report(wire.ChildrenSwept(self._kernel, self._sweep(since)))
-                case _:
-                    # For a kernel that has ended already: its exit is on its way to the service.
-                    continue
+            self._carry_out(wire.decode(line))
+
+    def _carry_out(self, command: wire.Command | wire.Report) -> None:
+        match command:
+            case wire.StartKernel():
+                self._start(command)
+            case wire.PromoteSnapshot():
+                self._promote(command)
+            case wire.CopySnapshot():
+                self._copy(command)
+            case wire.ForgetKernel(kernel=number):
+                self._forget(self._kernels.get(number))
+            case wire.SignalKernel() | wire.KillKernel() | wire.SweepChildren():
+                # Of one that has ended already, the exit is on its way to the service.
+                kernel = self._kernels.get(command.kernel)
+                if kernel is not None and kernel.pid is not None:
+                    self._act_on(kernel, command)
+
+    def _act_on(
+        self, kernel: Hosted, command: wire.SignalKernel | wire.KillKernel | wire.SweepChildren
+    ) -> None:
+        match command:
+            case wire.SignalKernel(signum=signum):
+                self._wait_for_snapshots(kernel)
+                kernel.keeper.expect_end()
+                kernel.signal(signum)
+            case wire.KillKernel():
+                kernel.signal(signal.SIGKILL)
+            case wire.SweepChildren(since=since):
+                self._report(wire.ChildrenSwept(kernel.number, self._sweep(kernel, since)))
 
     def _answer_dial(self) -> None:
         assert self._dial is not None
@@ -153,49 +167,103 @@ class Host:
         except OSError:
             self._hung_up = True
 
+    # ---- how a kernel comes to be
+
+    def _add(self, kernel: Hosted) -> None:
+        self._kernels[kernel.number] = kernel
+        heard = kernel.keeper.heard
+        self._selector.register(heard, selectors.EVENT_READ, lambda: self._hear_snapshots(kernel))
+
     def _start(self, command: wire.StartKernel) -> None:
-        if self._pid is not None:
+        before = self._kernels.get(self._own)
+        if before is not None and before.pid is not None:
             raise wire.WireError("this host has a kernel already")
-        self._keeper.drop()
+        self._forget(before)
+        kernel = Hosted(command.kernel, command.connection_file, command.cwd)
         ready, ready_in_child = os.pipe2(os.O_CLOEXEC)
         host = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(ready)
-            self._become_kernel(command, ready_in_child, host)
+            self._become_kernel(command, kernel, ready_in_child, host)
         os.close(ready_in_child)
-        self._is_program = bool(command.argv)
-        self._has_started(command, pid, ready)
+        kernel.is_program = bool(command.argv)
+        self._own = command.kernel
+        self._add(kernel)
+        self._has_started(kernel, pid, ready)
 
-    def _has_started(
-        self, command: wire.StartKernel | wire.PromoteSnapshot, pid: int, ready: int
-    ) -> None:
-        self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
-        self._connection_file = command.connection_file
-        self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
-        self._report(wire.KernelStarted(command.kernel, pid))
+    def _has_started(self, kernel: Hosted, pid: int, ready: int) -> None:
+        kernel.pid, kernel.ready = pid, ready
+        self._selector.register(ready, selectors.EVENT_READ, lambda: self._is_ready(kernel))
+        self._report(wire.KernelStarted(kernel.number, pid))
 
     def _promote(self, command: wire.PromoteSnapshot) -> None:
-        if self._pid is not None:
-            raise wire.WireError("this host has a kernel already")
-        snapshot = self._keeper.take(command.run)
+        before = self._kernels.get(command.of)
+        if before is None or before.pid is not None:
+            self._report(wire.NoSnapshot(command.kernel, NOT_ANY))
+            return
+        snapshot = before.keeper.take(command.run)
         if not isinstance(snapshot, Snapshot):
             self._report(wire.NoSnapshot(command.kernel, snapshot))
             return
         self._report(wire.SnapshotPromoted(command.kernel, snapshot.without))
-        _write_anew(command.connection_file, command.connection)
+        kernel = self._kernels[command.kernel] = self._kernels.pop(command.of)
+        if self._own == command.of:
+            self._own = command.kernel
+        kernel.begin_anew(command.kernel, command.connection_file)
+        _write_anew(kernel.outside(command.connection_file), command.connection)
         with contextlib.suppress(OSError):
             # One that has ended by now is reaped, and that reported, as any kernel is.
             order = {"connection_file": command.connection_file}
             snapshot.orders.send(json.dumps(order).encode())
-        self._is_program = False
-        self._has_started(command, snapshot.pid, os.dup(snapshot.orders.fileno()))
+        self._has_started(kernel, snapshot.pid, os.dup(snapshot.orders.fileno()))
         snapshot.free()
 
-    def _hear_snapshots(self) -> None:
-        self._keeper.hear(self._pid)
+    def _copy(self, command: wire.CopySnapshot) -> None:
+        source = self._kernels.get(command.of)
+        if source is None:
+            self._report(wire.NoSnapshot(command.kernel, NOT_ANY))
+            return
+        self._wait_for_word_of(source, command.run)
+        snapshot = source.keeper.of(command.run)
+        if not isinstance(snapshot, Snapshot):
+            self._report(wire.NoSnapshot(command.kernel, snapshot))
+            return
+        kernel = Hosted(command.kernel, command.connection_file, source.directory, command.root)
+        try:
+            kernel.know_place()
+            _write_anew(kernel.outside(command.connection_file), command.connection)
+            told = snapshot.fork(command, kernel.keeper.in_kernel)
+        except OSError as error:
+            kernel.free()
+            why = f"it could not be copied: {error.strerror}"
+            self._report(wire.NoSnapshot(command.kernel, why))
+            return
+        kernel.ready = told.detach()
+        self._add(kernel)
+        is_there = functools.partial(self._copy_is_there, kernel)
+        self._selector.register(kernel.ready, selectors.EVENT_READ, is_there)
 
-    def _become_kernel(self, command: wire.StartKernel, ready: int, host: int) -> NoReturn:
+    def _copy_is_there(self, kernel: Hosted) -> None:
+        """A copy tells of itself, or has ended before it could."""
+        assert kernel.ready is not None
+        with socket.socket(fileno=os.dup(kernel.ready)) as told:
+            found = hear_copy(told)
+        if found is None:
+            self._report(wire.NoSnapshot(kernel.number, GONE))
+            self._forget(kernel)
+            return
+        pid, without = found
+        self._selector.unregister(kernel.ready)
+        self._report(wire.SnapshotPromoted(kernel.number, without))
+        self._has_started(kernel, pid, kernel.ready)
+
+    def _hear_snapshots(self, kernel: Hosted) -> None:
+        kernel.keeper.hear(kernel.pid)
+
+    def _become_kernel(
+        self, command: wire.StartKernel, kernel: Hosted, ready: int, host: int
+    ) -> NoReturn:
         code = 1
         try:
             os.setsid()
@@ -204,7 +272,9 @@ class Host:
                 os._exit(1)
             self._selector.close()
             self._control.close()
-            self._keeper.heard.close()
+            kernel.keeper.heard.close()
+            for other in self._kernels.values():
+                other.free()
             if self._dial is not None:
                 self._dial.close()
             signal.set_wakeup_fd(-1)
@@ -230,39 +300,32 @@ class Host:
                 os.close(ready)
 
             code = self._run_kernel(
-                command.adapter, command.connection_file, announce, self._keeper.in_kernel
+                command.adapter, command.connection_file, announce, kernel.keeper.in_kernel
             )
         except Exception:  # noqa: BLE001  # what the child would have died of
             traceback.print_exc()
         finally:
             os._exit(code & 0xFF)
 
-    def _kernel_is_ready(self) -> None:
-        assert self._ready is not None
-        assert self._pid is not None
-        announced = os.read(self._ready, 32)
-        self._forget_ready()
+    def _is_ready(self, kernel: Hosted) -> None:
+        assert kernel.ready is not None
+        assert kernel.pid is not None
+        announced = os.read(kernel.ready, 32)
+        self._forget_ready(kernel)
         # A program that is begun closes its end by that; one that cannot be has exited next.
-        if announced or self._is_program:
-            self._report(wire.KernelReady(self._kernel, int(announced or self._pid)))
+        if announced or kernel.is_program:
+            self._report(wire.KernelReady(kernel.number, int(announced or kernel.pid)))
 
-    def _forget_ready(self) -> None:
-        if self._ready is not None:
-            self._selector.unregister(self._ready)
-            os.close(self._ready)
-            self._ready = None
+    def _forget_ready(self, kernel: Hosted) -> None:
+        if kernel.ready is not None:
+            self._selector.unregister(kernel.ready)
+            os.close(kernel.ready)
+            kernel.ready = None
 
-    def _signal(self, signum: int) -> None:
-        if self._pid is None:
-            return
-        for send in (os.killpg, os.kill):
-            # The kernel may have left its group; its own process is always hit.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                send(self._pid, signum)
-                break
+    # ---- how it ends
 
     def _reap(self) -> None:
-        """Collect whoever has exited; report the kernel's end once nothing of it is left."""
+        """Collect whoever has exited; report a kernel's end once nothing of it is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -270,50 +333,93 @@ class Host:
                 break
             if pid == 0:
                 break
-            if pid == self._pid:
-                self._returncode = os.waitstatus_to_exitcode(status)
-        if self._pid is None or self._returncode is None:
-            return
-        kernel, returncode = self._kernel, self._returncode
-        self._sweep(since=0.0)
-        if self._is_program and self._ready is not None:
-            # It was so quick that its end was heard of first.
-            self._kernel_is_ready()
-        self._pid = None
-        self._forget_ready()
-        if self._connection_file:
-            with contextlib.suppress(OSError):
-                Path(self._connection_file).unlink()
-        self._report(wire.KernelExited(kernel, returncode))
+            self._has_exited(pid, status)
+        for kernel in list(self._kernels.values()):
+            if kernel.pid is not None and kernel.returncode is not None:
+                self._has_ended(kernel, kernel.returncode)
 
-    def _wait_for_snapshots(self) -> None:
+    def _has_exited(self, pid: int, status: int) -> None:
+        for kernel in self._kernels.values():
+            if kernel.pid == pid:
+                kernel.returncode = os.waitstatus_to_exitcode(status)
+
+    def _has_ended(self, kernel: Hosted, returncode: int) -> None:
+        self._sweep(kernel, since=0.0)
+        if kernel.is_program and kernel.ready is not None:
+            # It was so quick that its end was heard of first.
+            self._is_ready(kernel)
+        kernel.pid = None
+        self._forget_ready(kernel)
+        if kernel.connection_file:
+            with contextlib.suppress(OSError):
+                Path(kernel.outside(kernel.connection_file)).unlink()
+        self._report(wire.KernelExited(kernel.number, returncode))
+
+    def _forget(self, kernel: Hosted | None) -> None:
+        """Leave nothing of a kernel, its snapshot neither; that is not reported."""
+        if kernel is None:
+            return
+        kernel.keeper.drop()
+        if kernel.pid is not None:
+            kernel.signal(signal.SIGKILL)
+            self._sweep(kernel, since=0.0)
+        self._forget_ready(kernel)
+        self._selector.unregister(kernel.keeper.heard)
+        kernel.free()
+        del self._kernels[kernel.number]
+
+    def _end_all(self) -> None:
+        for kernel in self._kernels.values():
+            kernel.keeper.drop()
+        deadline = time.monotonic() + SWEEP_SECONDS
+        while time.monotonic() < deadline:
+            if self._sandboxed:
+                processes.kill_all()
+            left = [process.pid for process in processes.descendants(os.getpid())]
+            if not left:
+                break
+            processes.kill(left)
+            self._wait_for(left)
+
+    def _wait_for_snapshots(self, kernel: Hosted) -> None:
         """Return when each that has been forked by now has told of itself."""
         deadline = time.monotonic() + FORKING_SECONDS
-        self._hear_snapshots()
-        while self._keeper.is_one_coming and time.monotonic() < deadline:
-            select.select([self._keeper.heard], [], [], FORKING_SECONDS / 20)
-            self._hear_snapshots()
-        self._keeper.expect_none()
+        self._hear_snapshots(kernel)
+        while kernel.keeper.is_one_coming and time.monotonic() < deadline:
+            select.select([kernel.keeper.heard], [], [], FORKING_SECONDS / 20)
+            self._hear_snapshots(kernel)
+        kernel.keeper.expect_none()
 
-    def _sweep(self, since: float) -> int:
-        """Kill descendants started at or after `since`; the kernel itself only where since is 0.
+    def _wait_for_word_of(self, kernel: Hosted, run: str) -> None:
+        """Return when the snapshot of the memory after `run` has told of itself, or will not."""
+        deadline = time.monotonic() + FORKING_SECONDS
+        self._hear_snapshots(kernel)
+        while not kernel.keeper.has_word_of(run) and (left := deadline - time.monotonic()) > 0:
+            select.select([kernel.keeper.heard], [], [], left)
+            self._hear_snapshots(kernel)
 
-        The snapshot lives on, where the others can be killed without it.
+    def _sweep(self, kernel: Hosted, since: float) -> int:
+        """Kill what a kernel started at or after `since`; the kernel itself only where since is 0.
+
+        Its snapshot lives on, where the others can be killed without it; so do other kernels here,
+        copies of it or what it is a copy of, with what they have started.
         """
-        self._wait_for_snapshots()
+        self._wait_for_snapshots(kernel)
+        others = [each for each in self._kernels.values() if each is not kernel and each.is_there]
         began = time.monotonic()
         killed = 0
         while (now := time.monotonic()) < began + SWEEP_SECONDS:
             if since == 0.0 and now > began + SPARING_SECONDS:
-                self._keeper.drop()
-            if since == 0.0 and self._sandboxed and not self._keeper.has_any:
+                kernel.keeper.drop()
+            if since == 0.0 and self._sandboxed and not (others or kernel.keeper.has_any):
                 processes.kill_all()
             left = [
                 process.pid
                 for process in processes.descendants(os.getpid())
                 if process.started > since - processes.TICK_SECONDS
-                and not self._keeper.knows(process.pid)
-                and (since == 0.0 or process.pid != self._pid)
+                and not kernel.keeper.knows(process.pid)
+                and (since == 0.0 or process.pid != kernel.pid)
+                and not any(other.has(process.pid) for other in others)
             ]
             if not left:
                 break
@@ -333,8 +439,7 @@ class Host:
                     os.close(pidfd)
         with contextlib.suppress(ChildProcessError):
             while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
-                if reaped[0] == self._pid:
-                    self._returncode = os.waitstatus_to_exitcode(reaped[1])
+                self._has_exited(*reaped)
 
 
 def _become_program(argv: list[str], output: str) -> NoReturn:

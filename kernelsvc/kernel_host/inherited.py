@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 
 _GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
 _STANDARD = 2
+_THE_SAME_EVERYWHERE = ("/dev/", "/proc/", "/usr/", "/sys/")
+_ONLY_ONCE = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 
 
 class Descriptors:
@@ -61,6 +63,37 @@ class Descriptors:
                 os.close(made)
         return found
 
+    def move(self, root: str) -> Counter[str]:
+        """In a copy, behind `let_go`: change the root directory; raises OSError.
+
+        Files and directories that are open are opened anew where they are in the new one, at the
+        same place; how many of the code's could not be.
+        """
+        lost: Counter[str] = Counter(_shared_memory())
+        files = [(fd, target) for fd, target in _open() if target.startswith("/")]
+        descriptions = {fd: _description(fd) for fd, _ in files}
+        directory = _working_directory()
+        os.chroot(root)
+        for path in (directory, "/"):
+            with contextlib.suppress(OSError):
+                os.chdir(path)
+                break
+        for fd, target in files:
+            if target.startswith(_THE_SAME_EVERYWHERE):
+                continue
+            flags, position = descriptions[fd]
+            try:
+                anew = os.open(target, flags & ~_ONLY_ONCE)
+            except OSError:
+                lost["open file"] += 1
+                anew = _plug()
+            else:
+                with contextlib.suppress(OSError):
+                    os.lseek(anew, position, os.SEEK_SET)
+            os.dup2(anew, fd, inheritable=not flags & os.O_CLOEXEC)
+            os.close(anew)
+        return lost
+
     def _is_the_kernels(self, fd: int) -> bool:
         """Whether it is one that the kernel's listening sockets have accepted."""
         one = socket.socket(fileno=fd)
@@ -79,6 +112,30 @@ def _open() -> Iterator[tuple[int, str]]:
         # The one that lists them is among them, and closed by now.
         with contextlib.suppress(FileNotFoundError):
             yield int(name), os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115  # in each fork
+
+
+def _description(fd: int) -> tuple[int, int]:
+    """How a file was opened, and where in it is read or written next."""
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(fields["flags"], 8), int(fields["pos"])
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _shared_memory() -> dict[str, int]:
+    """How many files are mapped that others who map them write to."""
+    with open("/proc/self/maps") as file:
+        mapped = [line.split(maxsplit=5) for line in file]
+    paths = {
+        each[5].strip() for each in mapped if len(each) > 5 and each[1][1] == "w" and "s" in each[1]
+    }
+    return {"shared memory map": sum(1 for path in paths if path.startswith("/"))}
 
 
 def _plug() -> int:

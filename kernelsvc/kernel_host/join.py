@@ -127,6 +127,7 @@ def _start(owner: str, sandbox: str, seccomp: str, *command: str) -> int:
 
 
 def check(call: str, result: int) -> None:
+    """Raise OSError where a call of the C library has failed."""
     if result != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{call}: {os.strerror(error)}")

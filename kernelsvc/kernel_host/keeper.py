@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kernelsvc.kernel_host.wire import CopySnapshot
+
 _MAX_BYTES = 4096
 _MOST_FDS = 4
 _MOST_WORDS = 8
@@ -51,6 +53,24 @@ class Snapshot:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.process, signal.SIGKILL)
         self.free()
+
+    def fork(self, command: CopySnapshot, keeper: socket.socket) -> socket.socket:
+        """Have it fork a copy, which tells of itself over the socket that this returns.
+
+        The copy tells its snapshots over `keeper`. Raises OSError.
+        """
+        told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            order = {"root": command.root, "reseed": command.reseed}
+            order["connection_file"] = command.connection_file
+            try:
+                fds = [theirs.fileno(), keeper.fileno()]
+                socket.send_fds(self.orders, [json.dumps(order).encode()], fds)
+            except OSError:
+                told.close()
+                raise
+        return told
 
     def free(self) -> None:
         """Forget it; it ends, unless it has been told to be the kernel."""
@@ -166,30 +186,55 @@ class Keeper:
         self._latest, self._before = Refusal(EVERY_RUN, NOT_ANY), None
         self._may_end, self._coming, self._newest = False, set(), 0
 
+    def close(self) -> None:
+        """Free the sockets here."""
+        self.heard.close()
+        self.in_kernel.close()
+
+    def has_word_of(self, run: str) -> bool:
+        """Whether there is such a snapshot, or the kernel has said that there will be none."""
+        return isinstance(self.of(run), Snapshot) or self._latest.run == run
+
+    def of(self, run: str) -> Snapshot | str:
+        """The snapshot of the memory after `run`, which stays; or why there is none."""
+        for snapshot in self._all():
+            if snapshot.run == run:
+                return snapshot
+        if isinstance(self._latest, Refusal) and self._latest.run in (run, EVERY_RUN):
+            return self._latest.why
+        return NOT_ANY
+
     def take(self, run: str) -> Snapshot | str:
         """The snapshot of the memory after `run`, the caller's from now on; or why there is none.
 
         Those of other runs are killed: they will never be asked for.
         """
-        why = NOT_ANY
-        if isinstance(self._latest, Refusal) and self._latest.run in (run, EVERY_RUN):
-            why = self._latest.why
-        for snapshot in self._all():
-            if snapshot.run != run:
-                continue
-            if _parent(snapshot.pid) != os.getpid():
-                why = GONE
-                continue
+        snapshot = self.of(run)
+        if isinstance(snapshot, Snapshot) and _parent(snapshot.pid) != os.getpid():
+            snapshot = GONE
+        if isinstance(snapshot, Snapshot):
             if snapshot is self._before:
                 self._before = None
             else:
                 self._latest = Refusal(EVERY_RUN, NOT_ANY)
-            self.drop()
+        self.drop()
+        if isinstance(snapshot, Snapshot):
             # Its own are numbered from there on.
             self._newest = snapshot.number
-            return snapshot
-        self.drop()
-        return why
+        return snapshot
+
+
+def hear_copy(told: socket.socket) -> tuple[int, list[str]] | None:
+    """The process that a copy is, and what it has not; None where it has come to nothing."""
+    try:
+        said, ancillary, _, _ = told.recvmsg(_MAX_BYTES, _ROOM)
+        fds, pid = _sent_along(ancillary)
+        for fd in fds:
+            os.close(fd)
+        without = [str(each)[:_LONGEST_WORD] for each in json.loads(said)["without"][:_MOST_WORDS]]
+    except (ValueError, TypeError, KeyError, RecursionError, OSError):
+        return None
+    return (pid, without) if _parent(pid) == os.getpid() else None
 
 
 def _sent_along(ancillary: list[tuple[int, int, bytes]]) -> tuple[list[int], int]:

@@ -184,8 +184,9 @@ class Kernel(IPythonKernel):
                     stream.flush()
         finally:
             self._say_ended(parent, reply)
-            most = metadata[METADATA_KEY].get("snapshot")
-            self.snapshots.run_ended(parent["header"]["msg_id"], most)
+            wanted = metadata[METADATA_KEY]
+            run, most = parent["header"]["msg_id"], wanted.get("snapshot")
+            self.snapshots.run_ended(run, most, at_once=wanted.get("at_once", False))
 
     def _remember(self, parent: Any, asked: dict[str, Any]) -> None:
         """Write what this kernel holds to a file, or read it from one; an interrupt ends that."""

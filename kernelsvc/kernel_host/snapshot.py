@@ -24,9 +24,11 @@ the kernel. When that is hung up, it ends: so it never outlives the host.
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
+import select
 import socket
 import threading
 import time
@@ -41,6 +43,7 @@ import ipykernel
 from kernelsvc.kernel_host import children, processes
 from kernelsvc.kernel_host.capture import spare_descriptors
 from kernelsvc.kernel_host.hot_pages import HotPages
+from kernelsvc.kernel_host.imports import reseed
 from kernelsvc.kernel_host.inherited import Descriptors
 
 IDLE_SECONDS = 0.003
@@ -54,7 +57,9 @@ SHORT_CPU_SECONDS = 0.005
 REAP_SECONDS = 0.1
 """So long after a snapshot, the host has killed the one before."""
 OOM_SCORE = 100
+ORPHAN_SECONDS = 5.0
 _MAX_ORDER_BYTES = 1 << 16
+_MOST_FDS = 2
 _IPYKERNEL = str(Path(ipykernel.__file__).parent)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -112,7 +117,7 @@ class Snapshots:
         self._hot_pages = HotPages()
         self._of_processes_before: list[set[asyncio.Task[Any]]] = []
 
-    def run_ended(self, run: str, most: int | None) -> None:
+    def run_ended(self, run: str, most: int | None, *, at_once: bool = False) -> None:
         """A run has ended: take a snapshot soon, or, with `most` None, have none any more."""
         self._was_short = (
             time.monotonic() - self._began < SHORT_SECONDS
@@ -120,7 +125,7 @@ class Snapshots:
         )
         if most is not None:
             seconds = IDLE_SECONDS_BEHIND_NOTHING if self._did_nothing else IDLE_SECONDS
-            self._expect(_State(run, most), seconds)
+            self._expect(_State(run, most), 0 if at_once else seconds)
             return
         self._due = self._latest = None
         if not self._is_off:
@@ -215,8 +220,9 @@ class Snapshots:
                 in_parent.pop_all()
                 # Python complains of tasks that are forgotten before they have ended.
                 self._of_processes_before.append(asyncio.all_tasks(self._loop))
-                connection_file = self._wait(state, without, *pair)
-                raise Promoted(connection_file, lambda: self._begin(state, numbers, pair[0]))
+                order, host = self._wait(state, without, *pair)
+                begin = functools.partial(self._begin, state, numbers, order, host)
+                raise Promoted(order["connection_file"], begin)
         children.hide(pid)
         self._standing = 1
         self._tell({"forked": pid})
@@ -237,13 +243,14 @@ class Snapshots:
 
     def _wait(
         self, state: _State, without: dict[str, int], ours: socket.socket, theirs: socket.socket
-    ) -> str:
-        """In the child: wait to be the kernel on a connection, or end where it is not to be."""
+    ) -> tuple[dict[str, Any], socket.socket]:
+        """In the child: wait to be the kernel, or end where it is not to be.
+
+        The order, and the socket over which the host is told when it is.
+        """
         try:
-            os.setsid()
             kernel = os.getppid()
-            processes.set_name("snapshot")
-            processes.set_oom_score(OOM_SCORE)
+            self._settle()
             self._prepare()
             sockets = (self._host, ours, theirs)
             found = self._descriptors.let_go(keep={one.fileno() for one in sockets})
@@ -252,24 +259,81 @@ class Snapshots:
             told = {"run": state.run, "number": self._number, "without": words}
             socket.send_fds(self._host, [json.dumps(told).encode()], [theirs.fileno()])
             theirs.close()
-            order = ours.recv(_MAX_ORDER_BYTES)
-            if not order:
-                os_exit(0)
+            while True:
+                order, fds, _, _ = socket.recv_fds(ours, _MAX_ORDER_BYTES, _MOST_FDS)
+                if not order:
+                    os_exit(0)
+                what: dict[str, Any] = json.loads(order)
+                if "root" not in what:
+                    break
+                copied = [socket.socket(fileno=fd) for fd in fds]
+                if self._fork_copy():
+                    ours.close()
+                    ours = self._move(what, without, *copied)
+                    break
+                for one in copied:
+                    one.close()
             self._descriptors.keep_for_code()
-            processes.die_with_parent()
-            if os.getppid() != self._host_pid:
-                os_exit(1)
+            self._stay_with_host()
             processes.set_name("kernel")
             processes.set_oom_score(processes.KERNEL_OOM_SCORE)
-            connection_file: str = json.loads(order)["connection_file"]
         except BaseException:  # noqa: BLE001  # nothing of the kernel's may run twice
             traceback.print_exc()
             os_exit(1)
-        return connection_file
+        return what, ours
 
-    def _begin(self, state: _State, numbers: tuple[Any, ...], host: socket.socket) -> None:
+    def _settle(self) -> None:
+        os.setsid()
+        processes.set_name("snapshot")
+        processes.set_oom_score(OOM_SCORE)
+
+    def _stay_with_host(self) -> None:
+        processes.die_with_parent()
+        if os.getppid() != self._host_pid:
+            os_exit(1)
+
+    def _fork_copy(self) -> bool:
+        """In a snapshot: fork what is to be a kernel, an orphan at once, which the host adopts.
+
+        True in the copy, once it has been.
+        """
+        if (between := os.fork()) > 0:
+            os.waitpid(between, 0)
+            return False
+        has_ended = os.pidfd_open(os.getpid())
+        if os.fork() > 0:
+            os_exit(0)
+        select.select([has_ended], [], [], ORPHAN_SECONDS)
+        os.close(has_ended)
+        return True
+
+    def _move(
+        self,
+        order: dict[str, Any],
+        without: dict[str, int],
+        told: socket.socket,
+        host: socket.socket,
+    ) -> socket.socket:
+        """In a copy: be in its own root directory, and tell the host, the one of its snapshots."""
+        self._settle()
+        self._stay_with_host()
+        self._host = host
+        lost = self._descriptors.move(order["root"])
+        told.send(json.dumps({"without": _in_words({**without, **lost})}).encode())
+        return told
+
+    def _begin(
+        self,
+        state: _State,
+        numbers: tuple[Any, ...],
+        order: dict[str, Any],
+        host: socket.socket,
+    ) -> None:
         """Begin as the kernel, which can be reached by now; it has a snapshot of itself, too."""
-        random.setstate(numbers)
+        if order.get("reseed"):
+            reseed()
+        else:
+            random.setstate(numbers)
         self._descriptors.know_own()
         self._own_threads = set(threading.enumerate())
         self._taken = self._timer = None

@@ -45,11 +45,12 @@ class StartKernel:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PromoteSnapshot:
-    """To the host: make the snapshot of the memory after `run` the kernel, that kernel having exited.
+    """To the host: make the snapshot of the memory after `run` the kernel.
 
-    Which one, `of` says, and `run` is the id of its execute request; `connection` and `connection_file` are as for
-    `StartKernel`. The snapshot is the kernel's if that is answered by `KernelStarted`; where there
-    is none of that run, `NoSnapshot` is the answer, and the end of it.
+    It is one of the kernel `of`, which has exited, and `run` is the id of its execute request;
+    `connection` and `connection_file` are as for `StartKernel`. The snapshot is the kernel's if
+    that is answered by `KernelStarted`; where there is none of that run, `NoSnapshot` is the
+    answer, and the end of it.
     """
 
     name: ClassVar[str] = "promote"
@@ -96,6 +97,7 @@ FDS = ("control", "stderr", "sandbox", "seccomp", "dial", "offer")
 """With `ForkHost`: the host's control socket; its stderr; a process descriptor of process 1 of the
 sandbox; a file with the seccomp filter; the socket for `DIAL`; and, for one with a proxy, its
 `OFFER`."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenAnnex:

@@ -12,7 +12,7 @@ from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox.isolation import Enclosure, Isolation
 from kernelsvc.sandbox.policy import RUNTIME, WORKSPACE
 
-_DIRECTORIES = (str(WORKSPACE), str(RUNTIME), "/tmp", "/dev/shm")  # noqa: S108
+_DIRECTORIES = (str(WORKSPACE), str(RUNTIME), "/tmp", "/dev/shm")
 """What is a session's own in its sandbox, and written to."""
 _OPEN_SECONDS = 10.0
 

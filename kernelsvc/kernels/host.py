@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class HostedKernel:
     def __init__(self, host: "KernelHost", number: int) -> None:
         loop = asyncio.get_running_loop()
         self._host = host
-        self._number = number
+        self.number = number
         self._swept: asyncio.Future[int] | None = None
         self.pid: int | None = None
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -47,11 +48,16 @@ class HostedKernel:
 
     def signal(self, signum: int) -> None:
         """Send a signal to the kernel and the children in its process group."""
-        self._host.send(wire.SignalKernel(self._number, signum))
+        self._host.send(wire.SignalKernel(self.number, signum))
 
     def kill(self) -> None:
         """SIGKILL the kernel; its host ends everything it started."""
-        self._host.send(wire.KillKernel(self._number))
+        self._host.send(wire.KillKernel(self.number))
+
+    def forget(self) -> None:
+        """End the kernel, where it lives; no snapshot of it will be asked for, nor a copy made."""
+        self._host.forget(self.number)
+        self.end(KILLED)
 
     def abandon(self) -> None:
         """Kill the host of a kernel that nothing else reaches; the kernel dies with it."""
@@ -60,7 +66,7 @@ class HostedKernel:
     async def sweep(self, since: float) -> int:
         """Kill what the kernel started since `since` (CLOCK_BOOTTIME); how many there were."""
         self._swept = asyncio.get_running_loop().create_future()
-        self._host.send(wire.SweepChildren(self._number, since))
+        self._host.send(wire.SweepChildren(self.number, since))
         await asyncio.wait(
             [self._swept, self.exited],
             timeout=_EXIT_SECONDS,
@@ -90,6 +96,20 @@ class HostedKernel:
         """The process is gone."""
         if not self.exited.done():
             self.exited.set_result(returncode)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory that a kernel had after a run, by the id of the run's request, for another.
+
+    That kernel has ended, and the other takes its place; or, with `root`, the other is a copy, with
+    that root directory, by a path inside. With `reseed`, a copy has random numbers of its own.
+    """
+
+    kernel: HostedKernel
+    run: str
+    root: str | None = None
+    reseed: bool = True
 
 
 class Body(Protocol):
@@ -144,7 +164,7 @@ class KernelHost:
         self._body = body
         self._dial = dial
         self._writer = writer
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._kernels: dict[int, HostedKernel] = {}
         self._stderr: int | None = stderr
         self._last_words = b""
@@ -246,14 +266,20 @@ class KernelHost:
             connection, str(connection_file), (), None, adapter, cwd=cwd, env=env, limits=limits
         )
 
-    def promote_snapshot(self, run: str, connection: str, connection_file: Path) -> HostedKernel:
-        """Have the snapshot of the memory after `run` be the kernel; the one before has exited.
+    def start_with(self, memory: Memory, connection: str, connection_file: Path) -> HostedKernel:
+        """Have a snapshot be the kernel, or have a copy forked from it.
 
         The rest is as for `start_kernel`. Where there is no such snapshot, what is returned ends,
         and its `no_snapshot` says why.
         """
+        of, run, file = memory.kernel.number, memory.run, str(connection_file)
+        root, reseed = memory.root, memory.reseed
+        if root is None:
+            return self._ask_for(
+                lambda number: wire.PromoteSnapshot(number, of, run, connection, file)
+            )
         return self._ask_for(
-            lambda number: wire.PromoteSnapshot(number, run, connection, str(connection_file))
+            lambda number: wire.CopySnapshot(number, of, run, root, reseed, connection, file)
         )
 
     def start_program(
@@ -299,12 +325,17 @@ class KernelHost:
         )
 
     def _ask_for(self, command: Callable[[int], wire.Command]) -> HostedKernel:
-        number = next(self._numbers)
+        number = next(self.numbers)
         kernel = self._kernels[number] = HostedKernel(self, number)
         self.send(command(number))
         if self.closed.is_set():
             kernel.end(KILLED)
         return kernel
+
+    def forget(self, number: int) -> None:
+        """Have the host leave nothing of a kernel."""
+        self._kernels.pop(number, None)
+        self.send(wire.ForgetKernel(number))
 
     def send(self, command: wire.Command) -> None:
         """Send a command; one to a host that is gone is dropped, its kernels have ended."""
@@ -326,6 +357,12 @@ class KernelHost:
         return self._forked or self._body.process.pid
 
     @property
+    def sandbox(self) -> int:
+        """A process descriptor of process 1 of the sandbox that the host is in."""
+        assert isinstance(self._body, StandingSandbox)
+        return self._body.first
+
+    @property
     def last_words(self) -> str:
         """The end of what the host wrote to stderr; says why a kernel would not start."""
         self._read_stderr()
@@ -339,6 +376,8 @@ class KernelHost:
                     raise wire.WireError("not a report")
                 if isinstance(report, wire.HostForked):
                     self._forked = self._forked or report.pid
+                elif isinstance(report, wire.AnnexOpened):
+                    raise wire.WireError("a host is no annex")
                 elif (kernel := self._kernels.get(report.kernel)) is not None:
                     kernel.hear(report)
                     if isinstance(report, wire.KernelExited | wire.NoSnapshot):

@@ -16,6 +16,7 @@ behind the last byte, so `ended` comes after every message has been read.
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -267,6 +268,19 @@ class Kernel:
         """Let who waits for this kernel look."""
         if self._execution is not None:
             self._execution.ring()
+
+    async def snapshot(self, seconds: float) -> str:
+        """Have it take a snapshot of its memory as it is, however much; the id to ask for it by.
+
+        Between runs; raises TimeoutError where the kernel does not get to it in time.
+        """
+        metadata = messages.execute_metadata({}, snapshot=sys.maxsize, at_once=True)
+        execution = self._send_nothing(metadata)
+        await execution.until_done(seconds)
+        self._execution = None
+        if not execution.is_done:
+            raise TimeoutError
+        return execution.request_id
 
     def _send_nothing(self, metadata: dict[str, Any], no_op: str = "None") -> Execution:
         nothing = messages.execute_content(no_op, counted=False)

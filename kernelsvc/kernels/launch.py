@@ -1,15 +1,14 @@
 """Starting kernels: the kernel's environment, the host and the manager."""
 
 import asyncio
+import errno
 import itertools
 import os
 import shutil
-import socket
 import sys
 import sysconfig
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,15 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
+from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.channel import Readers
-from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.host import KernelHost, Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
+from kernelsvc.kernels.pids import pid_outside
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.kernels.specs import KernelSpecs, no_op_of, reads_at_start
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.models.limits import Limits
@@ -32,7 +34,6 @@ from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress.policy import Policy as EgressPolicy
 from kernelsvc.sandbox.egress_process import Egress
 from kernelsvc.sandbox.isolation import Enclosure, Isolation
-from kernelsvc.sandbox.open_files import unnamed_bytes
 
 _FOR_MATPLOTLIB = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 """What it asks for when a host preloads it; in a kernel, ipykernel sees to that."""
@@ -55,50 +56,6 @@ class _Manager(AsyncKernelManager):
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
         assert self.provisioner is not None
         await self.provisioner.post_launch(**kwargs)
-
-
-@dataclass
-class Seat:
-    """A host and its directory: where a session's kernels run, one after the other."""
-
-    host: KernelHost
-    place: Place
-    enclosure: Enclosure
-    environment: Mapping[str, str]
-    limits: Limits
-    internet: bool
-    egress: Egress | None
-
-    def has_moved(self, workspace: Path) -> None:
-        """The directory that is its workspace is at this path now."""
-        self.place = replace(self.place, workspace=workspace)
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether a kernel can be started here."""
-        return not self.host.closed.is_set() and not (self.egress and self.egress.ended.is_set())
-
-    def unnamed_bytes(self) -> int:
-        """What the code holds of deleted files on the workspace's file system; blocks."""
-        return unnamed_bytes(self.host.pid, self.place.workspace)
-
-    async def connect(self, port: int) -> socket.socket:
-        """A connection to what the session's code has listen on this port; raises OSError.
-
-        That is ConnectionRefusedError where nothing does. Who calls bounds the time.
-        """
-        return await self.host.connect(port)
-
-    async def close(self) -> None:
-        """End the host and its kernel, and remove what was made for them."""
-        await self.host.close()
-        if self.egress is not None:
-            await self.egress.close()
-        await asyncio.to_thread(self._clear_away)
-
-    def _clear_away(self) -> None:
-        self.enclosure.close()
-        shutil.rmtree(self.place.runtime, ignore_errors=True)
 
 
 class Launcher:
@@ -229,8 +186,43 @@ class Launcher:
 
         `run` is the id of the run's request. What the error says is why there is no such memory.
         """
+        if seat.latest is None:
+            raise KernelStartFailed("there has been no kernel")
         patience = min(_RESTORE_SECONDS, self._patience)
-        return await self._start(seat, kernelspec, on_late, patience, run)
+        memory = Memory(seat.latest, run)
+        return await self._start(seat, kernelspec, on_late, patience, memory)
+
+    async def copy(
+        self, seat: Seat, source: Seat, kernelspec: str, on_late: LateSink, memory: Memory
+    ) -> Kernel:
+        """A copy of the kernel of another seat, in this one, which has had none; for a sandbox.
+
+        Raises KernelStartFailed, which says why there is no such memory, or what is in the way.
+        """
+        landlord = source.landlord or source
+        try:
+            zygote = await self._zygote_for(self._argv(kernelspec))
+            annex = await asyncio.to_thread(
+                Annex.open,
+                zygote,
+                self._isolation,
+                seat.enclosure,
+                landlord.host.sandbox,
+                seat.host.sandbox,
+            )
+        except OSError as error:
+            raise KernelStartFailed(error.strerror or str(error)) from error
+        seat.lodge(landlord, annex)
+        memory = replace(memory, root=annex.root)
+        kernel = await self._start(seat, kernelspec, on_late, self._patience, memory)
+        try:
+            await asyncio.to_thread(_move, kernel, seat)
+        except BaseException as error:
+            await kernel.close()
+            if not isinstance(error, OSError):
+                raise
+            raise KernelStartFailed(error.strerror or str(error)) from error
+        return kernel
 
     async def _start(
         self,
@@ -238,7 +230,7 @@ class Launcher:
         kernelspec: str,
         on_late: LateSink,
         patience: float,
-        snapshot: str | None = None,
+        memory: Memory | None = None,
     ) -> Kernel:
         name = str(next(self._numbers))
         manager = _Manager(
@@ -253,11 +245,12 @@ class Launcher:
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
         await manager.start_kernel(
-            host=seat.host, enclosure=seat.enclosure, env=seat.environment, snapshot=snapshot
+            host=seat.inside, enclosure=seat.enclosure, env=seat.environment, memory=memory
         )
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
+        seat.latest = provisioner.kernel
         kernel = Kernel(
             manager,
             provisioner.kernel,
@@ -273,7 +266,7 @@ class Launcher:
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
                 if process.exited.done():
                     # Of a traceback the last line says what is wrong, and nothing of the service.
-                    words = seat.host.last_words
+                    words = seat.inside.last_words
                     log.debug("kernel_ended_at_once", words=words)
                     raise KernelStartFailed(
                         process.no_snapshot
@@ -295,6 +288,16 @@ class Launcher:
             if self._zygote is not None:
                 await asyncio.to_thread(self._zygote.close)
         self._context.destroy(linger=0)
+
+
+def _move(kernel: Kernel, seat: Seat) -> None:
+    """Have a copy count as its own session's; it was made in the other's control groups."""
+    pid = kernel.process.pid
+    outside = None if pid is None else pid_outside(seat.inside.pid, pid)
+    if outside is None:
+        raise ProcessLookupError(errno.ESRCH, "it has ended")
+    for path in seat.enclosure.group_files:
+        Path(path).write_text(str(outside))
 
 
 def _modules_below(prefix: Path) -> list[str]:

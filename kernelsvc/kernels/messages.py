@@ -83,13 +83,19 @@ def execute_content(code: str, *, counted: bool = True) -> Message:
 
 
 def execute_metadata(
-    env: dict[str, str], stdin: str | None = None, snapshot: int | None = None
+    env: dict[str, str],
+    stdin: str | None = None,
+    snapshot: int | None = None,
+    *,
+    at_once: bool = False,
 ) -> Message:
     """The metadata of an execute request: what our kernel sets up for the run.
 
-    Behind it, it takes a snapshot of at most `snapshot` bytes of memory, or none.
+    Behind it, soon or `at_once`, it takes a snapshot of at most `snapshot` bytes of memory,
+    or none.
     """
-    return {METADATA_KEY: {"env": env, "stdin": stdin, "snapshot": snapshot}}
+    wanted = {"env": env, "stdin": stdin, "snapshot": snapshot}
+    return {METADATA_KEY: {**wanted, "at_once": True} if at_once else wanted}
 
 
 def memory_metadata(asked: Message) -> Message:

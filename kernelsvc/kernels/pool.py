@@ -23,7 +23,8 @@ import structlog
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.event import Event
 from kernelsvc.models.limits import Limits
 

@@ -15,7 +15,7 @@ from typing import Any
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
-from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.kernels.host import HostedKernel, KernelHost, Memory
 from kernelsvc.kernels.specs import adapter_of
 from kernelsvc.sandbox.isolation import Enclosure
 
@@ -79,8 +79,9 @@ class HostProvisioner(KernelProvisionerBase):
             "ip": str(enclosure.runtime / Path(manager.ip).name),
         }
         file = enclosure.runtime / Path(manager.connection_file).name
-        if (run := kwargs.get("snapshot")) is not None:
-            self.kernel = host.promote_snapshot(run, json.dumps(inside), file)
+        memory: Memory | None = kwargs.get("memory")
+        if memory is not None:
+            self.kernel = host.start_with(memory, json.dumps(inside), file)
             return connection
         self.kernel = host.start_kernel(
             json.dumps(inside),

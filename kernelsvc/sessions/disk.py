@@ -25,7 +25,7 @@ import structlog
 
 from kernelsvc.files.beneath import directory_by_path
 from kernelsvc.files.charge import charged
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, readable_size
 from kernelsvc.sessions.live import LiveSession
 

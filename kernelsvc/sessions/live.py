@@ -15,7 +15,7 @@ import structlog
 
 from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.run import Run, RunRequest

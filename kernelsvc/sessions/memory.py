@@ -26,7 +26,7 @@ import structlog
 
 from kernelsvc.files.own import MEMORY_FILE
 from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions import result

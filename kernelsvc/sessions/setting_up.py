@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.models.setup import SetupResult, SetupStatus

@@ -11,15 +11,15 @@ from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.files.handover import NotHandedOver
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.pids import pid_outside
 from kernelsvc.kernels.pool import Kind
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.result import Lost, Restored
 from kernelsvc.sessions.room import Room
-from kernelsvc.sessions.spent import pid_outside
 
 _ATTEMPTS = 3
 _MOST_OOMS = 3
@@ -114,7 +114,12 @@ class KernelSlot:
     async def _start(self) -> Kernel:
         await self.drop(_AT_ONCE)
         seat = self._seat
-        if seat and (self._used_up or not seat.is_usable or seat.internet != self.internet):
+        if seat and (
+            self._used_up
+            or seat.is_for_copy
+            or not seat.is_usable
+            or seat.internet != self.internet
+        ):
             await self.free()
         self._used_up, self._stopped_for, self._completed, self._ooms = False, None, None, 0
         began = time.monotonic()
@@ -257,7 +262,7 @@ class KernelSlot:
             return None
         if self._pid is None or self._pid[0] is not kernel:
             # Looked up once a kernel: inside of a sandbox it has another.
-            self._pid = kernel, pid_outside(seat.host.pid, kernel.process.pid)
+            self._pid = kernel, pid_outside(seat.inside.pid, kernel.process.pid)
         return self._pid[1]
 
     def stop_for(self, exceeded: LimitExceeded) -> None:

@@ -12,7 +12,6 @@ from typing import Final
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS: Final = 1.0
 _PEAK: Final = b"VmHWM:"
-_NAMES: Final = b"NSpid:"
 # Behind the name, which may hold anything, field 3 is the first: 14 to 17 are the times.
 _TIMES: Final = slice(11, 15)
 
@@ -64,21 +63,6 @@ class Meter:
         self._timer.cancel()
         self._look()
         return self._spent
-
-
-def pid_outside(ancestor: int, inside: int) -> int | None:
-    """The pid here of the ancestor's descendant that has that one in its own namespace."""
-    found = [ancestor]
-    for pid in found:
-        try:
-            status = _read(f"/proc/{pid}/status")
-            names = status[status.index(_NAMES) :].split(b"\n", 1)[0].split()
-            if pid != ancestor and int(names[-1]) == inside:
-                return pid
-            found += map(int, _read(f"/proc/{pid}/task/{pid}/children").split())
-        except (OSError, ValueError):
-            continue
-    return None
 
 
 def _peak_memory(pid: int) -> int | None:

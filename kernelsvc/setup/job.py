@@ -17,7 +17,7 @@ import structlog
 
 from kernelsvc.errors import KernelsvcError
 from kernelsvc.kernels.host import HostedKernel
-from kernelsvc.kernels.launch import Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits, readable_size
 from kernelsvc.models.setup import Setup, SetupResult, SetupStatus, SetupStep, StepStatus
 from kernelsvc.setup.log import MOST_BYTES, cut, read_log, reason_in, unreachable

@@ -11,7 +11,8 @@ from typing import Self, TypeVar
 
 from kernelsvc.errors import NoCapacity
 from kernelsvc.files.workspace import Workspaces
-from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.kernels.specs import PYTHON
 from kernelsvc.models.limits import Limits
 from kernelsvc.setup.cache import DownloadCache

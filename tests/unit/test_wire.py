@@ -12,6 +12,7 @@ from kernelsvc.kernel_host import wire
 
 MESSAGES = [*typing.get_args(wire.Command), *typing.get_args(wire.Report)]
 VALUES = {
+    bool: st.booleans(),
     int: st.integers(),
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(),

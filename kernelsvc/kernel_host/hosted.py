@@ -1,0 +1,74 @@
+"""One kernel of a host: its process, its snapshot, and what is its own."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from kernelsvc.kernel_host.keeper import Keeper
+
+
+class Hosted:
+    """A kernel that runs, with `pid`, or has ended, of which there may be a snapshot.
+
+    `directory` is its working directory as it starts, `root` its root directory; both are paths,
+    the latter as the host has it. Freed by `free`.
+    """
+
+    def __init__(self, number: int, connection_file: str, directory: str, root: str = "/") -> None:
+        self.number = number
+        self.connection_file = connection_file
+        self.directory = directory
+        self.keeper = Keeper()
+        self.pid: int | None = None
+        self.returncode: int | None = None
+        self.ready: int | None = None
+        self.is_program = False
+        self._root = root
+        self._place: tuple[int, int] | None = None
+
+    def begin_anew(self, number: int, connection_file: str) -> None:
+        """It has ended; its snapshot takes its place, as that number."""
+        self.number, self.connection_file = number, connection_file
+        self.returncode, self.is_program = None, False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything of it that lives, or is about to."""
+        return self.pid is not None or self.ready is not None or self.keeper.has_any
+
+    def outside(self, path: str) -> str:
+        """A path of its own as the host has it."""
+        return path if self._root == "/" else self._root + path
+
+    def know_place(self) -> None:
+        """Find out by what its processes can be told from others'; raises OSError."""
+        self._place = _place(self.outside(self.directory))
+
+    def has(self, pid: int) -> bool:
+        """Whether a process is this kernel, its snapshot or something that it has started."""
+        if pid == self.pid or self.keeper.knows(pid):
+            return True
+        with contextlib.suppress(OSError):
+            if self._place is None:
+                self.know_place()
+            return _place(f"/proc/{pid}/root{self.directory}") == self._place
+        return False
+
+    def signal(self, signum: int) -> None:
+        """Signal it and its group, where it runs."""
+        if self.pid is None:
+            return
+        for send in (os.killpg, os.kill):
+            # It may have left its group; its own process is always hit.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                send(self.pid, signum)
+                break
+
+    def free(self) -> None:
+        """Free the sockets here."""
+        self.keeper.close()
+
+
+def _place(directory: str) -> tuple[int, int]:
+    found = Path(directory).stat()
+    return found.st_dev, found.st_ino
