@@ -24,6 +24,7 @@ from kernelsvc.api.runs import (
 )
 from kernelsvc.api.sessions import (
     DuplicateHandler,
+    ForkHandler,
     InterruptHandler,
     RestartHandler,
     SessionHandler,
@@ -49,6 +50,7 @@ ROUTES: dict[str, type[ApiHandler]] = {
     _SESSION + "/files/{path}": FileHandler,
     _SESSION + "/archive": ArchiveHandler,
     _SESSION + "/duplicate": DuplicateHandler,
+    _SESSION + "/fork": ForkHandler,
     _SESSION + "/interrupt": InterruptHandler,
     _SESSION + "/restart": RestartHandler,
     _SESSION + "/sleep": SleepHandler,

@@ -24,6 +24,7 @@ from kernelsvc.errors import (
     TooManySessions,
     WorkspaceFull,
 )
+from kernelsvc.models.fork import Fork, Forked
 from kernelsvc.models.session import (
     AllDeleted,
     CreateSession,
@@ -192,6 +193,38 @@ class DuplicateHandler(ApiHandler):
         session = await self.service.duplicate(self.caller, session_id, request)
         self.set_header("Location", f"/api/sessions/{session.id}")
         self.answer(session, HTTPStatus.CREATED)
+
+
+class ForkHandler(ApiHandler):
+    """/api/sessions/{id}/fork"""
+
+    @operation(
+        {HTTPStatus.CREATED: Forked},
+        body=Fork,
+        body_may_be_missing=True,
+        errors=(
+            SessionNotFound,
+            SessionExists,
+            TooManySessions,
+            QuotaExceeded,
+            QueueFull,
+            WorkspaceFull,
+            StorageFull,
+            FileNotAccessible,
+            KernelStartFailed,
+            NoCapacity,
+        ),
+        example=Example({"session_ids": ["example-try-1", "example-try-2"]}),
+    )
+    async def post(self, session_id: str) -> None:
+        """Make live copies of the session: its files, data, settings, history, and its memory.
+
+        Each has a kernel that is forked from the session's, with all that it holds but threads,
+        tasks, connections and child processes; they share memory until they write to it. They are
+        made when the runs are over that are going on or wait; all of them, or none.
+        """
+        request = self.body(Fork, may_be_missing=True)
+        self.answer(await self.service.fork(self.caller, session_id, request), HTTPStatus.CREATED)
 
 
 class InterruptHandler(ApiHandler):

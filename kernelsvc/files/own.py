@@ -14,7 +14,7 @@ _WHAT = {
 }
 OWN_FILES: Final = frozenset(_WHAT)
 NOT_COPIED: Final = OWN_FILES - {MEMORY_FILE.encode()}
-"""Of these, those that a copy of a workspace does without."""
+"""Of these, those that a copy of a workspace does without; one may do without the memory, too."""
 
 
 def what_it_is(path: bytes) -> str | None:

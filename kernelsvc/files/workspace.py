@@ -176,10 +176,12 @@ class Workspaces:
             session = os.fsencode(session_id)
             hand_over(root, session, spares, os.fsencode(spare.name), joining)
 
-    def begin_copy(self, session_id: str, limit: int, check: Callable[[], None]) -> Path:
+    def begin_copy(
+        self, session_id: str, limit: int, check: Callable[[], None], *, memory: bool = True
+    ) -> Path:
         """A copy of the workspace, without its data file, in the staging directory.
 
-        `limit` and `check` are as `TreeCopy` has them, and so is what is raised: nothing is left
+        With `memory`, the file of what the session remembers is in it, too. `limit` and `check` are as `TreeCopy` has them, and so is what is raised: nothing is left
         then. What is returned goes to `place_copy` or `drop_copy`.
         """
         name = secrets.token_hex(8)
@@ -190,8 +192,9 @@ class Workspaces:
                     self.directory(session_id) as source,
                     directory_at(staging, os.fsencode(name)) as target,
                 ):
+                    left_out = NOT_COPIED if memory else OWN_FILES
                     TreeCopy(
-                        source, target, self.owner, self.owner_uid, NOT_COPIED, limit, check
+                        source, target, self.owner, self.owner_uid, left_out, limit, check
                     ).make()
             except BaseException:
                 self.drop_copy(self._staging / name)

@@ -18,7 +18,7 @@ def parse_size(value: Any) -> int | None:
     if value is None:
         return None
     size: int | None = None
-    value = _whole(value)
+    value = whole(value)
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
     elif isinstance(value, str) and len(value) <= 32 and (match := _SIZE.fullmatch(value)):
@@ -28,7 +28,7 @@ def parse_size(value: Any) -> int | None:
     return size
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """A number that JSON has written as 2.0 is as whole as 2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -36,7 +36,7 @@ def _whole(value: Any) -> Any:
 def _count(value: Any) -> int | None:
     if value is None:
         return None
-    value = _whole(value)
+    value = whole(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST_BYTES:
         raise ValueError("must be a whole number above 0")
     return value

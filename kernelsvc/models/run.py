@@ -1,5 +1,6 @@
 """Runs: what is asked for, and how it ended."""
 
+import secrets
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,11 @@ class RunUsage(BaseModel):
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
     output_bytes: int
+
+
+def new_run_id() -> str:
+    """An id that no run has."""
+    return "run_" + secrets.token_hex(12)
 
 
 class Run(BaseModel):

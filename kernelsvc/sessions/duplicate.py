@@ -10,11 +10,11 @@ directory and no workspace without a row. Nobody else makes a session of that id
 
 import asyncio
 import errno
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kernelsvc import clock
 from kernelsvc.errors import FileNotAccessible, SessionExists, SessionNotFound, StorageFull
@@ -26,6 +26,8 @@ from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers
 from kernelsvc.sessions.parts import SessionParts
 
+T = TypeVar("T")
+
 
 class Duplicator:
     """Makes copies of sessions, each in a task, which goes on if the caller goes away."""
@@ -36,13 +38,11 @@ class Duplicator:
         self._limits = parts.policy.limits
         self._max_data_bytes = parts.policy.max_data_bytes
         self._newcomers = newcomers
-        self._tasks: set[asyncio.Task[SessionRecord]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def duplicate(
-        self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
-    ) -> SessionRecord:
-        """Make the copy, with other `data` where that is not None; raises what is in the way."""
-        task = asyncio.create_task(self._duplicate(caller, source, new_id, data))
+    async def see_through(self, making: Coroutine[Any, Any, T]) -> T:
+        """Have it done in a task of its own, whatever becomes of the caller."""
+        task = asyncio.create_task(making)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -51,32 +51,37 @@ class Duplicator:
         """Return when no copy is being made any more."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def duplicate(
+        self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
+    ) -> SessionRecord:
+        """Make the copy, with other `data` where that is not None; raises what is in the way."""
+        return await self.see_through(self._duplicate(caller, source, new_id, data))
+
     async def _duplicate(
         self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
     ) -> SessionRecord:
+        async def copy(kept: KeptMemory | None) -> tuple[SessionRecord, Path]:
+            record = source.record
+            copied = replace(
+                record,
+                id=new_id,
+                created_at=clock.now(),
+                last_run_at=None,
+                run_count=0,
+                memory=kept and replace(kept, run_count=0),
+                data=record.data if data is None else data,
+            )
+            return copied, await self.stage(source)
+
         with self._newcomers.coming(caller, new_id):
             if await self._sessions.get(new_id) is not None:
                 raise SessionExists(new_id)
-            with _as_ours():
-                copying = source.between_runs(lambda kept: self._copy(source, kept, new_id, data))
-                record, copy = await copying
-            try:
-                with _as_ours():
-                    await asyncio.to_thread(self._place, copy, record)
-                await self._sessions.add(record, copy_of=source.record.id)
-            except BaseException:
-                await asyncio.to_thread(self._clear_away, copy, new_id)
-                raise
+            record, staged = await source.between_runs(copy)
+            await self.settle(staged, record, source.record.id)
         return record
 
-    async def _copy(
-        self,
-        source: LiveSession,
-        kept: KeptMemory | None,
-        new_id: str,
-        data: dict[str, Any] | None,
-    ) -> tuple[SessionRecord, Path]:
-        """The copy's record, and its files in the staging directory, the memory's among them."""
+    async def stage(self, source: LiveSession, *, memory: bool = True) -> Path:
+        """A copy of its files in the staging directory, with `memory` of what is kept of that."""
         record = source.record
         limit = record.limits.over(self._limits).disk or 0
 
@@ -84,24 +89,30 @@ class Duplicator:
             if source.is_deleted:
                 raise SessionNotFound(record.id)
 
-        copy = await asyncio.to_thread(self._workspaces.begin_copy, record.id, limit, check)
-        copied = replace(
-            record,
-            id=new_id,
-            created_at=clock.now(),
-            last_run_at=None,
-            run_count=0,
-            memory=kept and replace(kept, run_count=0),
-            data=record.data if data is None else data,
-        )
-        return copied, copy
+        def begin() -> Path:
+            return self._workspaces.begin_copy(record.id, limit, check, memory=memory)
 
-    def _place(self, copy: Path, record: SessionRecord) -> None:
-        DataFile(copy, self._max_data_bytes, self._workspaces.owner).write(record.data)
-        self._workspaces.place_copy(copy, record.id)
+        with _as_ours():
+            return await asyncio.to_thread(begin)
 
-    def _clear_away(self, copy: Path, new_id: str) -> None:
-        self._workspaces.drop_copy(copy)
+    async def settle(
+        self, staged: Path, record: SessionRecord, source: str, *, history: bool = False
+    ) -> None:
+        """Make what is staged the workspace of a new session, a copy of `source`, and store it."""
+        try:
+            with _as_ours():
+                await asyncio.to_thread(self._place, staged, record)
+            await self._sessions.add(record, copy_of=source, history=history)
+        except BaseException:
+            await asyncio.to_thread(self._clear_away, staged, record.id)
+            raise
+
+    def _place(self, staged: Path, record: SessionRecord) -> None:
+        DataFile(staged, self._max_data_bytes, self._workspaces.owner).write(record.data)
+        self._workspaces.place_copy(staged, record.id)
+
+    def _clear_away(self, staged: Path, new_id: str) -> None:
+        self._workspaces.drop_copy(staged)
         self._workspaces.remove(new_id)
 
 

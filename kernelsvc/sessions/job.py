@@ -1,7 +1,6 @@
 """A run from when it is asked for until it has ended, and for a while after."""
 
 import asyncio
-import secrets
 import time
 from collections import OrderedDict
 from datetime import datetime
@@ -12,7 +11,7 @@ import structlog
 from kernelsvc import clock
 from kernelsvc.errors import KernelsvcError
 from kernelsvc.kernels.ladder import StopSignal
-from kernelsvc.models.run import Run, RunError, RunRequest, RunSummary, RunUsage
+from kernelsvc.models.run import Run, RunError, RunRequest, RunSummary, RunUsage, new_run_id
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.outputs.log import EventLog
 from kernelsvc.sessions.result import INTERRUPTED, Change
@@ -28,7 +27,7 @@ class RunJob:
     """One run. It waits until `begin`; `ended` is its result, or what kept it from having one."""
 
     def __init__(self, session_id: str, language: str, request: RunRequest, max_bytes: int) -> None:
-        self.run_id = "run_" + secrets.token_hex(12)
+        self.run_id = new_run_id()
         self.session_id = session_id
         self.language = language
         self.request = request

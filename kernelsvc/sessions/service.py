@@ -9,6 +9,7 @@ import structlog
 
 from kernelsvc.errors import Forbidden, SessionNotFound, ShuttingDown
 from kernelsvc.models.caller import Caller
+from kernelsvc.models.fork import Fork, Forked
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import (
     CreateSession,
@@ -28,6 +29,7 @@ from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.duplicate import Duplicator
 from kernelsvc.sessions.executing import wants_snapshots
 from kernelsvc.sessions.files import SessionFiles
+from kernelsvc.sessions.forking import Forker
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.once import key_use
@@ -61,6 +63,7 @@ class SessionService:
         self._quotas = QuotaBook(max_sessions=parts.policy.max_sessions)
         self._newcomers = Newcomers(self._quotas)
         self._duplicator = Duplicator(parts, self._newcomers)
+        self._forker = Forker(parts, self._newcomers, self._duplicator, self._adopt, self._remove)
         self._pool = parts.pool
         self._capacity = Capacity(parts.policy.capacity, self._live.values, parts.pool)
         self._culler = Culler(self._live, self._capacity.relieve)
@@ -198,6 +201,19 @@ class SessionService:
         shown = await self._show(record)
         return Duplicated(**shown.model_dump(), source_session_id=session_id)
 
+    async def fork(self, caller: Caller, session_id: str, request: Fork) -> Forked:
+        """Make live copies of a session: all that a duplicate has, its history, and its kernel's
+        memory as it is.
+
+        Raises what `duplicate` does, and KernelStartFailed and NoCapacity.
+        """
+        source = await self._awake(caller, session_id)
+        made = await self._forker.fork(caller, source, request)
+        ids = [live.record.id for live in made]
+        log.info("session_forked", source=session_id, copies=ids)
+        shown = [await self._show(live.record) for live in made]
+        return Forked(sessions=shown, source_session_id=session_id)
+
     async def get(self, caller: Caller, session_id: str) -> Session:
         """The session as it is now."""
         return await self._show(await self._record(caller, session_id))
@@ -254,16 +270,21 @@ class SessionService:
         await asyncio.shield(asyncio.ensure_future(self._delete(live)))
 
     async def _delete(self, live: LiveSession) -> None:
+        if await self._remove(live):
+            self._quotas.drop_session(live.record.owner)
+        log.info("session_deleted", session_id=live.record.id)
+
+    async def _remove(self, live: LiveSession) -> bool:
+        """Leave nothing of it; whether it had been stored."""
         session_id = live.record.id
         await live.close(delete=True)
         await self.files.forget(session_id)
         # The row goes last: until it has gone, the id is taken, and nobody moves in here.
         await asyncio.to_thread(self._workspaces.remove, session_id)
-        if await self._sessions.delete(session_id):
-            self._quotas.drop_session(live.record.owner)
+        was_there = await self._sessions.delete(session_id)
         if self._live.get(session_id) is live:
             del self._live[session_id]
-        log.info("session_deleted", session_id=session_id)
+        return was_there
 
     async def delete_all(self, caller: Caller) -> list[str]:
         """End every session of the caller's; returns the ids."""

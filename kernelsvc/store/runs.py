@@ -19,7 +19,7 @@ from sqlmodel import col
 from kernelsvc import clock
 from kernelsvc.errors import StorageFull
 from kernelsvc.json_text import from_json, to_json
-from kernelsvc.models.run import Run, RunError, RunSummary
+from kernelsvc.models.run import Run, RunError, RunSummary, new_run_id
 from kernelsvc.store.accepted import forget_keys, seen_through
 from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
@@ -276,6 +276,16 @@ class RunStore:
                 transaction.connection().execute(statement.values(result=result))
 
         await self._database.run(query)
+
+
+def copy_history(transaction: Transaction, source: str, copy: str) -> None:
+    """Give a new session the runs of another as its own, which have other ids there."""
+    wanted = select(RunRow).where(col(RunRow.session_id) == source)
+    for row in transaction.scalars(wanted).all():
+        run_id = new_run_id()
+        result = {**row.result, "run_id": run_id, "session_id": copy}
+        own = {"id": run_id, "session_id": copy, "result": result}
+        transaction.add(RunRow(**{**row.model_dump(), **own}))
 
 
 def _nobody() -> None:

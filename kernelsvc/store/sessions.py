@@ -15,6 +15,7 @@ from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.models.setup import Setup, SetupResult, SetupStatus
 from kernelsvc.store.database import Database
+from kernelsvc.store.runs import copy_history
 from kernelsvc.store.tables import CodeRow, RunRow, SessionRow
 
 _PAGE = 500
@@ -26,18 +27,24 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, record: SessionRecord, copy_of: str | None = None) -> None:
+    async def add(
+        self, record: SessionRecord, copy_of: str | None = None, *, history: bool = False
+    ) -> None:
         """Store a new session; raises SessionExists where the id is taken.
 
-        What is stored beside a session, it has as the one that it is a copy of.
+        What is stored beside a session, it has as the one that it is a copy of, of its `history`
+        copies of the runs.
         """
 
         def query(transaction: Transaction) -> None:
             transaction.add(_row(record))
-            code = transaction.get(CodeRow, copy_of) if copy_of is not None else None
-            if code is not None:
-                transaction.flush()
+            if copy_of is None:
+                return
+            transaction.flush()
+            if (code := transaction.get(CodeRow, copy_of)) is not None:
                 transaction.add(CodeRow(**{**code.model_dump(), "session_id": record.id}))
+            if history:
+                copy_history(transaction, copy_of, record.id)
 
         try:
             await self._database.run(query)

@@ -1,0 +1,93 @@
+"""Forking a session: live copies, with all that its kernel holds.
+
+Theory of operation. In a turn of the source's, its kernel makes a snapshot of its memory as it is
+(`KernelSlot.offer`), its data is taken over from its file, and its files are copied, as for a
+duplicate. While the turn lasts, no run can change what the copies are to have; so within it they
+come to be sessions, each with a kernel that is forked from that snapshot. Where none can be forked
+(the session sleeps, its language has no snapshots, there is no sandbox), they get the memory as
+duplicates do, by what sleep keeps. All of them come to be, or none.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from kernelsvc import clock
+from kernelsvc.errors import SessionExists
+from kernelsvc.models.caller import Caller
+from kernelsvc.models.fork import Fork
+from kernelsvc.models.memory import KeptMemory
+from kernelsvc.models.session import SessionRecord
+from kernelsvc.sessions.duplicate import Duplicator
+from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.newcomers import Newcomers, new_session_id
+from kernelsvc.sessions.parts import SessionParts
+from kernelsvc.sessions.slot import Offer
+
+
+class Forker:
+    """Makes live copies; `adopt` has a session in memory, `remove` leaves nothing of one."""
+
+    def __init__(
+        self,
+        parts: SessionParts,
+        newcomers: Newcomers,
+        duplicator: Duplicator,
+        adopt: Callable[[SessionRecord], LiveSession],
+        remove: Callable[[LiveSession], Awaitable[object]],
+    ) -> None:
+        self._sessions = parts.sessions
+        self._newcomers = newcomers
+        self._duplicator = duplicator
+        self._adopt = adopt
+        self._remove = remove
+
+    async def fork(self, caller: Caller, source: LiveSession, request: Fork) -> list[LiveSession]:
+        """Make the copies; raises what is in the way, and then there are none."""
+        ids = request.session_ids or [new_session_id() for _ in range(request.count or 1)]
+        made: list[LiveSession] = []
+
+        async def make(memory: Offer | KeptMemory | None) -> None:
+            await self._make(source, ids, memory, made, reseed=request.reseed)
+
+        async def fork() -> list[LiveSession]:
+            with ExitStack() as coming:
+                for new_id in ids:
+                    coming.enter_context(self._newcomers.coming(caller, new_id))
+                    if await self._sessions.get(new_id) is not None:
+                        raise SessionExists(new_id)
+                try:
+                    await source.between_runs(make, live=True)
+                except BaseException:
+                    await asyncio.gather(*map(self._remove, made), return_exceptions=True)
+                    raise
+            return made
+
+        return await self._duplicator.see_through(fork())
+
+    async def _make(
+        self,
+        source: LiveSession,
+        ids: list[str],
+        memory: Offer | KeptMemory | None,
+        made: list[LiveSession],
+        *,
+        reseed: bool,
+    ) -> None:
+        offer = memory if isinstance(memory, Offer) else None
+        kept = memory if isinstance(memory, KeptMemory) else None
+        now = clock.now()
+        for new_id in ids:
+            copy = await self._duplicator.stage(source, memory=offer is None)
+            record = replace(source.record, id=new_id, created_at=now, memory=kept)
+            await self._duplicator.settle(copy, record, source.record.id, history=True)
+            made.append(self._adopt(record))
+        if offer is None:
+            for live in made:
+                live.begin_wake()
+            return
+        beginning = [live.become_copy(offer, source.record.id, reseed=reseed) for live in made]
+        for ended in await asyncio.gather(*beginning, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
