@@ -181,8 +181,9 @@ class Workspaces:
     ) -> Path:
         """A copy of the workspace, without its data file, in the staging directory.
 
-        With `memory`, the file of what the session remembers is in it, too. `limit` and `check` are as `TreeCopy` has them, and so is what is raised: nothing is left
-        then. What is returned goes to `place_copy` or `drop_copy`.
+        With `memory`, the file of what the session remembers is in it, too. `limit` and `check` are
+        as `TreeCopy` has them, and so is what is raised: nothing is left then. What is returned
+        goes to `place_copy` or `drop_copy`.
         """
         name = secrets.token_hex(8)
         with _opened(self._staging) as staging:

@@ -6,8 +6,9 @@ that it was forked from, but it has the directories of its own session in place 
 sandbox has been made for that session, too; in it the copy's successors will be. Of that one's
 directories the annex is made: a process that joins the copy's session first takes hold of them, a
 second one goes into the sandbox of the kernel, gets a view of the file system of its own, in which
-it mounts them over those that are there, and waits. Whoever changes its root directory to that of
-the process (`/proc/PID/root`), which kernels may, has left the one session's files for the other's.
+it mounts them in place of those that are there, and waits. Whoever changes its root directory to
+that of the process (`/proc/PID/root`), which kernels may, has left the one session's files for the
+other's.
 
 The process has no rights, and nothing to hide. The view lasts as long as it does, and that is until
 the service hangs up on it, or the sandbox ends.
@@ -34,6 +35,7 @@ _HERE = -100  # AT_FDCWD
 _WITH_ALL_BELOW = 0x8000  # AT_RECURSIVE
 _COPY = 1  # OPEN_TREE_CLONE
 _AT_THE_DESCRIPTOR = 4  # MOVE_MOUNT_F_EMPTY_PATH
+_DETACH = 2  # MNT_DETACH
 _NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 
 
@@ -91,5 +93,7 @@ def _copy_of(path: str) -> int:
 
 
 def _mount(directory: int, path: str) -> None:
+    """In place of what is there: on top of it, it would go when the directory below is deleted."""
     to = (_HERE, path.encode())
+    check("umount", LIBC.umount2(path.encode(), _DETACH))
     check("move_mount", LIBC.syscall(_MOVE_MOUNT, directory, b"", *to, _AT_THE_DESCRIPTOR))

@@ -27,6 +27,7 @@ from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.event import Event
 from kernelsvc.models.limits import Limits
+from kernelsvc.sandbox.isolation import Rlimits
 
 DEMAND_SECONDS = 60.0
 _ANSWER_SECONDS = 1.0
@@ -46,10 +47,14 @@ class Kind(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A kernel that waits, where it runs, and since when (time.monotonic())."""
+    """A kernel that waits, where it runs, and since when (time.monotonic()).
+
+    It has been started under `rlimits`.
+    """
 
     seat: Seat
     kernel: Kernel
+    rlimits: Rlimits
     since: float
 
 
@@ -258,7 +263,7 @@ class Pool:
         except BaseException:
             self._in_background(self._give_up(spare, starting))
             raise
-        member = Member(seat, kernel, time.monotonic())
+        member = Member(seat, kernel, seat.enclosure.rlimits, time.monotonic())
         try:
             await kernel.warm_up(_WARM_UP_SECONDS)
         except BaseException:

@@ -58,7 +58,7 @@ class Forker:
                     if await self._sessions.get(new_id) is not None:
                         raise SessionExists(new_id)
                 try:
-                    await source.between_runs(make, live=True)
+                    await source.at_rest(make)
                 except BaseException:
                     await asyncio.gather(*map(self._remove, made), return_exceptions=True)
                     raise

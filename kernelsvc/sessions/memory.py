@@ -34,7 +34,7 @@ from kernelsvc.sessions.executing import snapshot_bytes, wants_snapshots
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
-from kernelsvc.sessions.slot import KernelSlot
+from kernelsvc.sessions.slot import KernelSlot, Offer
 
 _ASLEEP: Final = "the session was asleep"
 _PATIENCE: Final = 5.0
@@ -126,6 +126,19 @@ class SessionMemory:
             self.change = change.behind(self.change)
         else:
             self.lose(change.detail)
+
+    async def offer(self) -> Offer | None:
+        """The memory for live copies; None where there is none in a kernel that could be copied."""
+        if self._slot.kernel is None or self._file is _File.WAITS:
+            return None
+        await self._replace_dead()
+        return await self._slot.offer()
+
+    async def become_copy(self, offer: Offer, source: str, *, reseed: bool) -> None:
+        """Have a kernel that is a copy of the session `source`'s; raises as `KernelSlot.copy`."""
+        without = await self._slot.copy(offer, reseed=reseed)
+        self._file, self._kept = _File.NONE, None
+        self.change = result.of_copy(source, without)
 
     async def _replace_dead(self) -> None:
         if (returncode := self._slot.returncode) is not None:

@@ -112,6 +112,12 @@ def change(why: str, replaced: Restored | Lost) -> Change:
             return Change("lost", f"{why}; there is no snapshot of the memory: {no_snapshot}")
 
 
+def of_copy(source: str, without: Sequence[str]) -> Change:
+    """What became of the memory of a session that is a copy of another."""
+    but = f", without {_listed(without)}" if without else ""
+    return Change("restored", f"the session is a copy of {source}, with its memory{but}")
+
+
 def _listed(words: Sequence[str]) -> str:
     *front, last = words
     return f"{', '.join(front)} and {last}" if front else last

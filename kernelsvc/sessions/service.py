@@ -202,8 +202,7 @@ class SessionService:
         return Duplicated(**shown.model_dump(), source_session_id=session_id)
 
     async def fork(self, caller: Caller, session_id: str, request: Fork) -> Forked:
-        """Make live copies of a session: all that a duplicate has, its history, and its kernel's
-        memory as it is.
+        """Make live copies: what a duplicate has, the history, and the kernel's memory as it is.
 
         Raises what `duplicate` does, and KernelStartFailed and NoCapacity.
         """

@@ -3,16 +3,18 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.files.handover import NotHandedOver
+from kernelsvc.kernels.host import Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.pids import pid_outside
-from kernelsvc.kernels.pool import Kind
+from kernelsvc.kernels.pool import Kind, Member
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
@@ -24,9 +26,18 @@ from kernelsvc.sessions.room import Room
 _ATTEMPTS = 3
 _MOST_OOMS = 3
 """Memory that has run out so often, with no run completed in between, gets a new sandbox."""
+_SNAPSHOT_SECONDS = 10.0
 _AT_ONCE = Grace(0, 0)
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
+
+    seat: Seat
+    memory: Memory
 
 
 class KernelSlot:
@@ -178,6 +189,45 @@ class KernelSlot:
         self._watch = asyncio.create_task(self._watch_for_death(kernel))
         return Restored(tuple(kernel.process.without))
 
+    async def offer(self) -> Offer | None:
+        """Its kernel's memory as it is, for live copies; None where none can be made."""
+        kernel, seat = self.kernel, self.seat
+        can_copy = self._has_snapshots and self._launcher.can_prepare
+        if kernel is None or seat is None or not can_copy:
+            return None
+        try:
+            self._completed = await kernel.snapshot(_SNAPSHOT_SECONDS)
+        except TimeoutError:
+            return None
+        return Offer(seat, Memory(kernel.process, self._completed))
+
+    async def copy(self, offer: Offer, *, reseed: bool) -> Sequence[str]:
+        """Have a copy of the kernel that is offered; what that one had which this has not.
+
+        Raises KernelStartFailed, NoCapacity and WorkspaceFull.
+        """
+        began = time.monotonic()
+        self.is_starting = True
+        try:
+            await asyncio.to_thread(self._room.prepare)
+            member = await self._move_in()
+            seat = self._seat or await self._own_seat()
+            memory = replace(offer.memory, reseed=reseed)
+            copying = self._launcher.copy(seat, offer.seat, self._kernelspec, self._on_late, memory)
+            # Nobody needs the kernel that waited there.
+            leaving = member.kernel.close() if member is not None else _nothing()
+            self.kernel, _ = await asyncio.gather(copying, leaving)
+        except BaseException:
+            await self.free()
+            raise
+        finally:
+            self.is_starting = False
+        assert self.kernel is not None
+        self._completed = memory.run
+        self._has_started(self.kernel, "copied", began)
+        self._watch = asyncio.create_task(self._watch_for_death(self.kernel))
+        return self.kernel.process.without
+
     def _has_started(self, kernel: Kernel, how: str, began: float) -> None:
         assert self._seat is not None
         self._oom_kills = self._seat.enclosure.oom_kills()
@@ -189,10 +239,22 @@ class KernelSlot:
         """The kernel of a member of the pool, with its seat; None where none can be had."""
         if await asyncio.to_thread(self._needs_a_new_one):
             return None
+        member = await self._move_in()
+        if member is None:
+            return None
+        if member.seat.enclosure.rlimits == member.rlimits:
+            member.kernel.on_late = self._on_late
+            return member.kernel
+        # A process never gets back what it has been limited to.
+        await member.kernel.close()
+        return await self._launcher.start(member.seat, self._kernelspec, self._on_late)
+
+    async def _move_in(self) -> Member | None:
+        """Have the seat of a member of the pool, which is returned; None where none can be had."""
         member = await self._pool.take(Kind(self._kernelspec, self.internet))
         if member is None:
             return None
-        seat, rlimits = member.seat, member.seat.enclosure.rlimits
+        seat = member.seat
         try:
             await self._capacity.take()
             try:
@@ -207,12 +269,7 @@ class KernelSlot:
             log.info("pool_member_refused", session_id=self._session_id, reason=str(error))
             return None
         self._seat = seat
-        if seat.enclosure.rlimits == rlimits:
-            member.kernel.on_late = self._on_late
-            return member.kernel
-        # A process never gets back what it has been limited to.
-        await member.kernel.close()
-        return await self._launcher.start(seat, self._kernelspec, self._on_late)
+        return member
 
     def _needs_a_new_one(self) -> bool:
         """Whether there are files that a kernel must find when it starts."""
@@ -226,22 +283,25 @@ class KernelSlot:
 
     async def _start_own(self) -> Kernel:
         """A kernel on the session's seat, which is started, too, where there is none."""
-        needs_seat = self._seat is None
-        if needs_seat:
-            await self._capacity.take()
+        seat = self._seat or await self._own_seat()
+        async with self._capacity.start():
+            if self._closed:
+                # Nothing runs there yet that would want to end in good order.
+                seat.host.kill()
+                raise KernelStartFailed("the session is being closed")
+            return await self._launcher.start(seat, self._kernelspec, self._on_late)
+
+    async def _own_seat(self) -> Seat:
+        """A seat that is started for the session."""
+        await self._capacity.take()
         try:
             async with self._capacity.start():
-                if self._seat is None:
-                    self._seat = await self._launcher.seat(
-                        self._kernelspec, self._room.path, self.limits, internet=self.internet
-                    )
-                if self._closed:
-                    # Nothing runs there yet that would want to end in good order.
-                    self._seat.host.kill()
-                    raise KernelStartFailed("the session is being closed")
-                return await self._launcher.start(self._seat, self._kernelspec, self._on_late)
+                self._seat = seat = await self._launcher.seat(
+                    self._kernelspec, self._room.path, self.limits, internet=self.internet
+                )
+                return seat
         finally:
-            if needs_seat and self._seat is None:
+            if self._seat is None:
                 self._capacity.give_back()
 
     @property
@@ -334,3 +394,7 @@ class KernelSlot:
             self.kernel.ask_to_leave()
             await wait_event(self.kernel.ended, grace.terminate)
             await self.drop(grace)
+
+
+async def _nothing() -> None:
+    """What there is to do where there is nothing."""
