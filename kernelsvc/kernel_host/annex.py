@@ -47,7 +47,7 @@ def open_annex(command: wire.OpenAnnex, held: int, sandbox: int, other: int, sec
     """
     program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
     directories = _take_hold(command, other)
-    enter_as_master(sandbox, command.owner, command.groups)
+    enter_as_master(sandbox, command.owner)
     # Only what is forked now is in the sandbox's namespace of processes.
     if os.fork() > 0:
         return
@@ -74,7 +74,7 @@ def _take_hold(command: wire.OpenAnnex, other: int) -> list[int]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         if (pid := os.fork()) == 0:
-            enter_as_master(other, command.owner, ())
+            enter_as_master(other, command.owner)
             socket.send_fds(theirs, [b"-"], [_copy_of(path) for path in command.directories])
             os._exit(0)
         theirs.close()

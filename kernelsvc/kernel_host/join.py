@@ -60,15 +60,17 @@ def enter(sandbox: int, owner: int, groups: Iterable[str]) -> None:
     `owner` is the user and group to be there, below 0 for the present ones; `groups` are the files
     of the control groups to enter. Raises OSError.
     """
-    _become(owner, groups)
+    for path in groups:
+        Path(path).write_text("0")
+    _become(owner)
     check("setns", LIBC.setns(sandbox, _NAMESPACES))
 
 
-def enter_as_master(sandbox: int, owner: int, groups: Iterable[str]) -> None:
-    """The same, but with every right to its mounts; raises OSError."""
+def enter_as_master(sandbox: int, owner: int) -> None:
+    """The same, but with every right to its mounts, and no control group; raises OSError."""
     with open(f"/proc/{_process(sandbox)}/ns/mnt") as mounts:
         master = fcntl.ioctl(mounts, _NS_GET_USERNS)
-    _become(owner, groups)
+    _become(owner)
     try:
         check("setns", LIBC.setns(master, _USER_NAMESPACE))
     finally:
@@ -81,9 +83,7 @@ def become_user(sandbox: int) -> None:
     check("setns", LIBC.setns(sandbox, _USER_NAMESPACE))
 
 
-def _become(owner: int, groups: Iterable[str]) -> None:
-    for path in groups:
-        Path(path).write_text("0")
+def _become(owner: int) -> None:
     if owner >= 0:
         os.setgroups([])
         os.setresgid(owner, owner, owner)

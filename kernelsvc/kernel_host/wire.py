@@ -103,12 +103,11 @@ sandbox; a file with the seccomp filter; the socket for `DIAL`; and, for one wit
 class OpenAnnex:
     """To the zygote: open an annex of a sandbox (`annex`), with its descriptors as in `ANNEX_FDS`.
 
-    It is to have these `directories` of the other sandbox; `owner` and `groups` are as for a host.
+    It is to have these `directories` of the other sandbox; `owner` is as for a host.
     """
 
     name: ClassVar[str] = "annex"
     owner: int
-    groups: list[str]
     directories: list[str]
 
 

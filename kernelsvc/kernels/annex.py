@@ -36,7 +36,7 @@ class Annex:
         The sandboxes are given by descriptors of their process 1. Raises OSError.
         """
         owner = -1 if enclosure.owner is None else enclosure.owner
-        order = wire.OpenAnnex(owner, enclosure.group_files, list(_DIRECTORIES))
+        order = wire.OpenAnnex(owner, list(_DIRECTORIES))
         held, theirs = socket.socketpair()
         held.settimeout(_OPEN_SECONDS)
         seccomp = isolation.filter_file()

@@ -40,6 +40,7 @@ class HostedKernel:
         self.number = number
         self._swept: asyncio.Future[int] | None = None
         self.pid: int | None = None
+        self.started: asyncio.Future[None] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.exited: asyncio.Future[int] = loop.create_future()
         # Of one that is to be a snapshot promoted: why there is none; else what it is without.
@@ -77,8 +78,9 @@ class HostedKernel:
     def hear(self, report: wire.Report) -> None:
         """Called by the host's reader."""
         match report:
-            case wire.KernelStarted(pid=pid):
+            case wire.KernelStarted(pid=pid) if not self.started.done():
                 self.pid = pid
+                self.started.set_result(None)
             case wire.SnapshotPromoted(without=without):
                 self.without = without
             case wire.NoSnapshot(why=why):

@@ -1,7 +1,6 @@
 """Starting kernels: the kernel's environment, the host and the manager."""
 
 import asyncio
-import errno
 import itertools
 import os
 import shutil
@@ -20,7 +19,7 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.channel import Readers
-from kernelsvc.kernels.host import KernelHost, Memory
+from kernelsvc.kernels.host import HostedKernel, KernelHost, Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.pids import pid_outside
@@ -214,15 +213,7 @@ class Launcher:
             raise KernelStartFailed(error.strerror or str(error)) from error
         seat.lodge(landlord, annex)
         memory = replace(memory, root=annex.root)
-        kernel = await self._start(seat, kernelspec, on_late, self._patience, memory)
-        try:
-            await asyncio.to_thread(_move, kernel, seat)
-        except BaseException as error:
-            await kernel.close()
-            if not isinstance(error, OSError):
-                raise
-            raise KernelStartFailed(error.strerror or str(error)) from error
-        return kernel
+        return await self._start(seat, kernelspec, on_late, self._patience, memory)
 
     async def _start(
         self,
@@ -262,17 +253,11 @@ class Launcher:
         try:
             async with asyncio.timeout(patience):
                 process = provisioner.kernel
-                futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
-                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-                if process.exited.done():
-                    # Of a traceback the last line says what is wrong, and nothing of the service.
-                    words = seat.inside.last_words
-                    log.debug("kernel_ended_at_once", words=words)
-                    raise KernelStartFailed(
-                        process.no_snapshot
-                        or words.rpartition("\n")[2]
-                        or f"it ended with {process.exited.result()}"
-                    )
+                if memory is not None and memory.root is not None:
+                    await _until(process.started, process, seat)
+                    # It counts as its own session's; it was made in the other's control groups.
+                    await asyncio.to_thread(_enter_groups, process, seat)
+                await _until(process.ready, process, seat)
                 await kernel.connect()
         except TimeoutError as error:
             await kernel.close()
@@ -290,14 +275,30 @@ class Launcher:
         self._context.destroy(linger=0)
 
 
-def _move(kernel: Kernel, seat: Seat) -> None:
-    """Have a copy count as its own session's; it was made in the other's control groups."""
-    pid = kernel.process.pid
-    outside = None if pid is None else pid_outside(seat.inside.pid, pid)
-    if outside is None:
-        raise ProcessLookupError(errno.ESRCH, "it has ended")
-    for path in seat.enclosure.group_files:
-        Path(path).write_text(str(outside))
+async def _until(step: asyncio.Future[None], process: HostedKernel, seat: Seat) -> None:
+    """Return when the kernel has come so far; raises KernelStartFailed where it has ended."""
+    futures: list[asyncio.Future[Any]] = [step, process.exited]
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    if process.exited.done():
+        # Of a traceback the last line says what is wrong, and nothing of the service.
+        words = seat.inside.last_words
+        log.debug("kernel_ended_at_once", words=words)
+        raise KernelStartFailed(
+            process.no_snapshot
+            or words.rpartition("\n")[2]
+            or f"it ended with {process.exited.result()}"
+        )
+
+
+def _enter_groups(process: HostedKernel, seat: Seat) -> None:
+    pid = process.pid and pid_outside(seat.inside.pid, process.pid)
+    if pid is None:
+        raise KernelStartFailed("it has ended")
+    try:
+        for path in seat.enclosure.group_files:
+            Path(path).write_text(str(pid))
+    except OSError as error:
+        raise KernelStartFailed(error.strerror or str(error)) from error
 
 
 def _modules_below(prefix: Path) -> list[str]:

@@ -13,14 +13,14 @@ class JsonConnection:
     """One connection that is kept alive; a request after the other. asyncio sets TCP_NODELAY."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
+        self.host = host
+        self.port = port
         self._writer: asyncio.StreamWriter | None = None
 
     async def open(self) -> "JsonConnection":
         """Connect."""
         self._reader, self._writer = await asyncio.open_connection(
-            self._host, self._port, limit=_BUFFER_BYTES
+            self.host, self.port, limit=_BUFFER_BYTES
         )
         return self
 
@@ -34,7 +34,7 @@ class JsonConnection:
         assert self._writer is not None
         payload = b"" if body is None else json.dumps(body).encode()
         self._writer.write(
-            f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
             + payload
         )

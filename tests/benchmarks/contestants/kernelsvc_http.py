@@ -36,6 +36,15 @@ class KernelsvcSession(Session):
         )
         return answer
 
+    async def fork(self, count: int) -> list["KernelsvcSession"]:
+        """So many live copies."""
+        made = await self._connection.request("POST", f"{self.path}/fork", {"count": count})
+        host, port = self._connection.host, self._connection.port
+        return [
+            KernelsvcSession(copy["id"], await JsonConnection(host, port).open())
+            for copy in made["sessions"]
+        ]
+
     async def sleep(self) -> None:
         """Put it to sleep; its next run wakes it."""
         await self._connection.request("POST", f"{self.path}/sleep")
