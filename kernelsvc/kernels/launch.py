@@ -178,7 +178,8 @@ class Launcher:
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
-        return await self._start(seat, kernelspec, on_late, self._patience)
+        manager = self._manager(seat, kernelspec)
+        return await self._start(manager, seat, on_late, self._patience)
 
     async def restore(self, seat: Seat, kernelspec: str, on_late: LateSink, run: str) -> Kernel:
         """The same, with the memory that the seat's last kernel had after a run.
@@ -189,7 +190,7 @@ class Launcher:
             raise KernelStartFailed("there has been no kernel")
         patience = min(_RESTORE_SECONDS, self._patience)
         memory = Memory(seat.latest, run)
-        return await self._start(seat, kernelspec, on_late, patience, memory)
+        return await self._start(self._manager(seat, kernelspec), seat, on_late, patience, memory)
 
     async def copy(
         self, seat: Seat, source: Seat, kernelspec: str, on_late: LateSink, memory: Memory
@@ -201,28 +202,20 @@ class Launcher:
         landlord = source.landlord or source
         try:
             zygote = await self._zygote_for(self._argv(kernelspec))
-            annex = await asyncio.to_thread(
-                Annex.open,
-                zygote,
-                self._isolation,
-                seat.enclosure,
-                landlord.host.sandbox,
-                seat.host.sandbox,
+            sandboxes = landlord.host.sandbox, seat.host.sandbox
+            opening = asyncio.to_thread(
+                Annex.open, zygote, self._isolation, seat.enclosure, *sandboxes
             )
+            opened = asyncio.create_task(opening)
+            manager = self._manager(seat, kernelspec)
+            annex = await opened
         except OSError as error:
             raise KernelStartFailed(error.strerror or str(error)) from error
         seat.lodge(landlord, annex)
         memory = replace(memory, root=annex.root)
-        return await self._start(seat, kernelspec, on_late, self._patience, memory)
+        return await self._start(manager, seat, on_late, self._patience, memory)
 
-    async def _start(
-        self,
-        seat: Seat,
-        kernelspec: str,
-        on_late: LateSink,
-        patience: float,
-        memory: Memory | None = None,
-    ) -> Kernel:
+    def _manager(self, seat: Seat, kernelspec: str) -> _Manager:
         name = str(next(self._numbers))
         manager = _Manager(
             kernel_name=kernelspec,
@@ -235,30 +228,35 @@ class Launcher:
         )
         for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
             setattr(manager, f"{channel}_port", port)
+        return manager
+
+    async def _start(
+        self,
+        manager: _Manager,
+        seat: Seat,
+        on_late: LateSink,
+        patience: float,
+        memory: Memory | None = None,
+    ) -> Kernel:
         await manager.start_kernel(
             host=seat.inside, enclosure=seat.enclosure, env=seat.environment, memory=memory
         )
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        seat.latest = provisioner.kernel
-        kernel = Kernel(
-            manager,
-            provisioner.kernel,
-            self._context,
-            self._readers,
-            on_late,
-            no_op=no_op_of(provisioner.kernel_spec),
-        )
+        process = seat.latest = provisioner.kernel
+        no_op = no_op_of(provisioner.kernel_spec)
+        kernel = Kernel(manager, process, self._context, self._readers, on_late, no_op=no_op)
+        is_copy = memory is not None and memory.root is not None
         try:
             async with asyncio.timeout(patience):
-                process = provisioner.kernel
-                if memory is not None and memory.root is not None:
-                    await _until(process.started, process, seat)
-                    # It counts as its own session's; it was made in the other's control groups.
-                    await asyncio.to_thread(_enter_groups, process, seat)
-                await _until(process.ready, process, seat)
-                await kernel.connect()
+                moved = asyncio.create_task(_enter_groups(process, seat)) if is_copy else None
+                try:
+                    await _until(process.ready, process, seat)
+                    await kernel.connect()
+                finally:
+                    if moved is not None:
+                        await moved
         except TimeoutError as error:
             await kernel.close()
             raise KernelStartFailed(f"it was not ready in {patience:g} s") from error
@@ -290,15 +288,19 @@ async def _until(step: asyncio.Future[None], process: HostedKernel, seat: Seat) 
         )
 
 
-def _enter_groups(process: HostedKernel, seat: Seat) -> None:
-    pid = process.pid and pid_outside(seat.inside.pid, process.pid)
-    if pid is None:
-        raise KernelStartFailed("it has ended")
+async def _enter_groups(process: HostedKernel, seat: Seat) -> None:
+    """Have a copy count as its own session's: it was made in the other's control groups."""
+    await _until(process.started, process, seat)
     try:
-        for path in seat.enclosure.group_files:
-            Path(path).write_text(str(pid))
+        await asyncio.to_thread(_write_pid, process, seat)
     except OSError as error:
         raise KernelStartFailed(error.strerror or str(error)) from error
+
+
+def _write_pid(process: HostedKernel, seat: Seat) -> None:
+    pid = process.pid and pid_outside(seat.inside.pid, process.pid)
+    for path in seat.enclosure.group_files:
+        Path(path).write_text(str(pid))
 
 
 def _modules_below(prefix: Path) -> list[str]:

@@ -4,7 +4,7 @@ Beside it the start of a kernel, which has nothing of that yet; and what ten cop
 """
 
 from tests.benchmarks.contestants.bare import Bare
-from tests.benchmarks.contestants.base import RunFailed, first_run, running
+from tests.benchmarks.contestants.base import RunFailed, running
 from tests.benchmarks.contestants.kernelsvc_http import Kernelsvc, KernelsvcSession
 from tests.benchmarks.figures import Row, rows, single
 from tests.benchmarks.parts.create import seconds_to_first_result
