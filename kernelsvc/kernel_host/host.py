@@ -25,18 +25,16 @@ import contextlib
 import functools
 import json
 import os
-import resource
 import select
 import selectors
 import signal
 import socket
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from kernelsvc.kernel_host import processes, wire
+from kernelsvc.kernel_host.becoming import RunKernel, become_kernel, write_anew
 from kernelsvc.kernel_host.dial import answer_dial
 from kernelsvc.kernel_host.hosted import Hosted
 from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot, hear_copy
@@ -44,16 +42,6 @@ from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot, hear_copy
 SWEEP_SECONDS = 10.0
 SPARING_SECONDS = 2.0
 """So long does a sweep kill one by one, for the sake of the snapshot; then it kills all at once."""
-FORKING_SECONDS = 1.0
-"""So long at most from its fork until a snapshot has told of itself."""
-SPARE_DESCRIPTORS = 64
-
-RunKernel = Callable[[list[str], str, Callable[[int | None], None], socket.socket], int]
-"""Serves a kernel of an adapter (none: Python) on a connection file until it ends.
-
-It calls back once its sockets are bound, with the process that does the work where that is another,
-and tells of its snapshots over the socket.
-"""
 
 
 class Host:
@@ -148,7 +136,7 @@ class Host:
     ) -> None:
         match command:
             case wire.SignalKernel(signum=signum):
-                self._wait_for_snapshots(kernel)
+                kernel.wait_for_snapshots()
                 kernel.keeper.expect_end()
                 kernel.signal(signum)
             case wire.KillKernel():
@@ -171,8 +159,7 @@ class Host:
 
     def _add(self, kernel: Hosted) -> None:
         self._kernels[kernel.number] = kernel
-        heard = kernel.keeper.heard
-        self._selector.register(heard, selectors.EVENT_READ, lambda: self._hear_snapshots(kernel))
+        self._selector.register(kernel.keeper.heard, selectors.EVENT_READ, kernel.hear_snapshots)
 
     def _start(self, command: wire.StartKernel) -> None:
         before = self._kernels.get(self._own)
@@ -211,7 +198,7 @@ class Host:
         if self._own == command.of:
             self._own = command.kernel
         kernel.begin_anew(command.kernel, command.connection_file)
-        _write_anew(kernel.outside(command.connection_file), command.connection)
+        write_anew(kernel.outside(command.connection_file), command.connection)
         with contextlib.suppress(OSError):
             # One that has ended by now is reaped, and that reported, as any kernel is.
             order = {"connection_file": command.connection_file}
@@ -224,7 +211,7 @@ class Host:
         if source is None:
             self._report(wire.NoSnapshot(command.kernel, NOT_ANY))
             return
-        self._wait_for_word_of(source, command.run)
+        source.wait_for_word_of(command.run)
         snapshot = source.keeper.of(command.run)
         if not isinstance(snapshot, Snapshot):
             self._report(wire.NoSnapshot(command.kernel, snapshot))
@@ -232,7 +219,7 @@ class Host:
         kernel = Hosted(command.kernel, command.connection_file, source.directory, command.root)
         try:
             kernel.know_place()
-            _write_anew(kernel.outside(command.connection_file), command.connection)
+            write_anew(kernel.outside(command.connection_file), command.connection)
             told = snapshot.fork(command, kernel.keeper.in_kernel)
         except OSError as error:
             kernel.free()
@@ -258,18 +245,10 @@ class Host:
         self._report(wire.SnapshotPromoted(kernel.number, without))
         self._has_started(kernel, pid, kernel.ready)
 
-    def _hear_snapshots(self, kernel: Hosted) -> None:
-        kernel.keeper.hear(kernel.pid)
-
     def _become_kernel(
         self, command: wire.StartKernel, kernel: Hosted, ready: int, host: int
     ) -> NoReturn:
-        code = 1
-        try:
-            os.setsid()
-            processes.die_with_parent()
-            if os.getppid() != host:
-                os._exit(1)
+        def leave() -> socket.socket:
             self._selector.close()
             self._control.close()
             kernel.keeper.heard.close()
@@ -277,35 +256,9 @@ class Host:
                 other.free()
             if self._dial is not None:
                 self._dial.close()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            processes.set_name("kernel")
-            processes.hide(False)
-            if command.connection_file:
-                _write_anew(command.connection_file, command.connection)
-            os.chdir(command.cwd)
-            os.environ.clear()
-            os.environ.update(command.env | self._environment)
-            # Our own kernel writes a few files as it starts: how large one may be is for its code.
-            is_ours = not (command.argv or command.adapter)
-            for_code = {"FSIZE"} & command.limits.keys() if is_ours else set()
-            _limit({name: command.limits[name] for name in command.limits.keys() - for_code})
-            if command.argv:
-                _become_program(command.argv, command.output)
+            return kernel.keeper.in_kernel
 
-            def announce(worker: int | None) -> None:
-                _limit({name: command.limits[name] for name in for_code})
-                os.write(ready, str(worker or os.getpid()).encode())
-                os.close(ready)
-
-            code = self._run_kernel(
-                command.adapter, command.connection_file, announce, kernel.keeper.in_kernel
-            )
-        except Exception:  # noqa: BLE001  # what the child would have died of
-            traceback.print_exc()
-        finally:
-            os._exit(code & 0xFF)
+        become_kernel(command, self._run_kernel, self._environment, leave, ready, host)
 
     def _is_ready(self, kernel: Hosted) -> None:
         assert kernel.ready is not None
@@ -381,30 +334,13 @@ class Host:
             processes.kill(left)
             self._wait_for(left)
 
-    def _wait_for_snapshots(self, kernel: Hosted) -> None:
-        """Return when each that has been forked by now has told of itself."""
-        deadline = time.monotonic() + FORKING_SECONDS
-        self._hear_snapshots(kernel)
-        while kernel.keeper.is_one_coming and time.monotonic() < deadline:
-            select.select([kernel.keeper.heard], [], [], FORKING_SECONDS / 20)
-            self._hear_snapshots(kernel)
-        kernel.keeper.expect_none()
-
-    def _wait_for_word_of(self, kernel: Hosted, run: str) -> None:
-        """Return when the snapshot of the memory after `run` has told of itself, or will not."""
-        deadline = time.monotonic() + FORKING_SECONDS
-        self._hear_snapshots(kernel)
-        while not kernel.keeper.has_word_of(run) and (left := deadline - time.monotonic()) > 0:
-            select.select([kernel.keeper.heard], [], [], left)
-            self._hear_snapshots(kernel)
-
     def _sweep(self, kernel: Hosted, since: float) -> int:
         """Kill what a kernel started at or after `since`; the kernel itself only where since is 0.
 
         Its snapshot lives on, where the others can be killed without it; so do other kernels here,
         copies of it or what it is a copy of, with what they have started.
         """
-        self._wait_for_snapshots(kernel)
+        kernel.wait_for_snapshots()
         others = [each for each in self._kernels.values() if each is not kernel and each.is_there]
         began = time.monotonic()
         killed = 0
@@ -440,41 +376,3 @@ class Host:
         with contextlib.suppress(ChildProcessError):
             while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
                 self._has_exited(*reaped)
-
-
-def _become_program(argv: list[str], output: str) -> NoReturn:
-    """Be this program from here on, with nothing of the host's; says why where it cannot be."""
-    for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            os.set_inheritable(int(descriptor), int(descriptor) <= 2)
-    for signum in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(signum, signal.SIG_DFL)
-    own_stderr = os.dup(2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    written = os.open(output or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-    try:
-        os.execvp(argv[0], argv)
-    except OSError as error:
-        os.write(own_stderr, f"{argv[0]}: {error.strerror}\n".encode())
-        os._exit(processes.NOT_EXECUTABLE)
-
-
-def _write_anew(path: str, text: str) -> None:
-    """Write a file that only this user reads, whatever an earlier kernel has left at its path."""
-    with contextlib.suppress(FileNotFoundError):
-        Path(path).unlink()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
-def _limit(limits: dict[str, int]) -> None:
-    """Limit this process and those it will start; where memory runs out, they go first."""
-    for name, value in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}")
-        most = resource.getrlimit(kind)[1]
-        spare = SPARE_DESCRIPTORS if name == "NOFILE" else 0
-        bound = value + spare if most == resource.RLIM_INFINITY else min(value + spare, most)
-        resource.setrlimit(kind, (bound - spare, bound))
-    processes.set_oom_score(processes.KERNEL_OOM_SCORE)

@@ -2,9 +2,15 @@
 
 import contextlib
 import os
+import select
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kernelsvc.kernel_host.keeper import Keeper
+
+FORKING_SECONDS = 1.0
+"""So long at most from its fork until a snapshot has told of itself."""
 
 
 class Hosted:
@@ -53,6 +59,27 @@ class Hosted:
                 self.know_place()
             return _place(f"/proc/{pid}/root{self.directory}") == self._place
         return False
+
+    def hear_snapshots(self) -> None:
+        """Take in what its snapshots, and it itself, have said by now."""
+        self.keeper.hear(self.pid)
+
+    def wait_for_snapshots(self) -> None:
+        """Return when each that has been forked by now has told of itself."""
+        self._hear_until(lambda: not self.keeper.is_one_coming)
+        self.keeper.expect_none()
+
+    def wait_for_word_of(self, run: str) -> None:
+        """Return when the snapshot of the memory after `run` has told of itself, or will not."""
+        self._hear_until(lambda: self.keeper.has_word_of(run))
+
+    def _hear_until(self, is_over: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + FORKING_SECONDS
+        self.hear_snapshots()
+        while not is_over() and time.monotonic() < deadline:
+            # One that has ended meanwhile says nothing.
+            select.select([self.keeper.heard], [], [], FORKING_SECONDS / 20)
+            self.hear_snapshots()
 
     def signal(self, signum: int) -> None:
         """Signal it and its group, where it runs."""

@@ -29,7 +29,7 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
 from kernelsvc.kernels.channel import Channel, Readers
-from kernelsvc.kernels.host import HostedKernel
+from kernelsvc.kernels.hosted import HostedKernel
 from kernelsvc.models.event import Event, Idle, Replied, Started
 from kernelsvc.models.memory import MemoryTold
 

@@ -19,7 +19,8 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.channel import Readers
-from kernelsvc.kernels.host import HostedKernel, KernelHost, Memory
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.hosted import HostedKernel, Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.pids import pid_outside

@@ -15,7 +15,8 @@ from typing import Any
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
-from kernelsvc.kernels.host import HostedKernel, KernelHost, Memory
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.hosted import HostedKernel, Memory
 from kernelsvc.kernels.specs import adapter_of
 from kernelsvc.sandbox.isolation import Enclosure
 

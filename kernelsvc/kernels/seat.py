@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernelsvc.kernels.annex import Annex
-from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.hosted import HostedKernel, Memory
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress_process import Egress
@@ -101,3 +102,11 @@ class Seat:
     def _clear_away(self) -> None:
         self.enclosure.close()
         shutil.rmtree(self.place.runtime, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
+
+    seat: Seat
+    memory: Memory

@@ -20,9 +20,9 @@ from kernelsvc import clock
 from kernelsvc.errors import FileNotAccessible, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.files.session_data import DataFile
 from kernelsvc.models.caller import Caller
-from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.memory import SessionMemory
 from kernelsvc.sessions.newcomers import Newcomers
 from kernelsvc.sessions.parts import SessionParts
 
@@ -60,7 +60,8 @@ class Duplicator:
     async def _duplicate(
         self, caller: Caller, source: LiveSession, new_id: str, data: dict[str, Any] | None
     ) -> SessionRecord:
-        async def copy(kept: KeptMemory | None) -> tuple[SessionRecord, Path]:
+        async def copy(memory: SessionMemory) -> tuple[SessionRecord, Path]:
+            kept = await memory.save()
             record = source.record
             copied = replace(
                 record,

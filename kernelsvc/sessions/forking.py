@@ -17,13 +17,12 @@ from kernelsvc import clock
 from kernelsvc.errors import SessionExists
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.fork import Fork
-from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.duplicate import Duplicator
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.memory import SessionMemory
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.parts import SessionParts
-from kernelsvc.sessions.slot import Offer
 
 
 class Forker:
@@ -48,7 +47,7 @@ class Forker:
         ids = request.session_ids or [new_session_id() for _ in range(request.count or 1)]
         made: list[LiveSession] = []
 
-        async def make(memory: Offer | KeptMemory | None) -> None:
+        async def make(memory: SessionMemory) -> None:
             await self._make(source, ids, memory, made, reseed=request.reseed)
 
         async def fork() -> list[LiveSession]:
@@ -58,7 +57,7 @@ class Forker:
                     if await self._sessions.get(new_id) is not None:
                         raise SessionExists(new_id)
                 try:
-                    await source.at_rest(make)
+                    await source.between_runs(make)
                 except BaseException:
                     await asyncio.gather(*map(self._remove, made), return_exceptions=True)
                     raise
@@ -70,13 +69,13 @@ class Forker:
         self,
         source: LiveSession,
         ids: list[str],
-        memory: Offer | KeptMemory | None,
+        memory: SessionMemory,
         made: list[LiveSession],
         *,
         reseed: bool,
     ) -> None:
-        offer = memory if isinstance(memory, Offer) else None
-        kept = memory if isinstance(memory, KeptMemory) else None
+        offer = await memory.offer()
+        kept = None if offer else await memory.save()
         now = clock.now()
         for new_id in ids:
             copy = await self._duplicator.stage(source, memory=offer is None)

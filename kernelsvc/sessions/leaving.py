@@ -38,7 +38,7 @@ class Leaving:
         """
         if self._slot.kernel is not None:
             session_id = self._lasting.settings.id
-            memory = await self._memory.save(self._lasting.settings)
+            memory = await self._memory.save()
             if is_needed():
                 self._memory.outdate()
                 raise SessionBusy(session_id)

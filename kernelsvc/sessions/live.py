@@ -15,9 +15,8 @@ import structlog
 
 from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Stop, StopSignal
-from kernelsvc.kernels.seat import Seat
+from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
-from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
 from kernelsvc.sessions import result
@@ -33,7 +32,7 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.setting_up import SettingUp
-from kernelsvc.sessions.slot import KernelSlot, Offer
+from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter
 from kernelsvc.sessions.turns import Turns
 from kernelsvc.sessions.visits import Visits
@@ -256,28 +255,19 @@ class LiveSession:
     def _take_over(self) -> None:
         self._slot.internet = self._record.allow_internet_access
 
-    async def at_rest(self, work: Callable[[KeptMemory | Offer | None], Awaitable[T]]) -> T:
-        """As `between_runs`, but with the live memory, where that can be had."""
-
-        async def do() -> T:
-            await self._data.take()
-            return await work(await self._memory.offer() or await self._memory.save(self._record))
-
-        return await self._queue.between(self._record.id, do)
-
     async def become_copy(self, offer: Offer, source: str, *, reseed: bool) -> None:
         """Begin with a kernel that is a copy of the session `source`'s; raises what prevents it."""
         await self._turns.do(lambda: self._memory.become_copy(offer, source, reseed=reseed))
 
-    async def between_runs(self, work: Callable[[KeptMemory | None], Awaitable[T]]) -> T:
-        """Do something with files, data and saved memory while no run goes on; raises QueueFull.
+    async def between_runs(self, work: Callable[[SessionMemory], Awaitable[T]]) -> T:
+        """Do something with files, data and the memory while no run goes on; raises QueueFull.
 
         It waits as a run does. What the code's threads do meanwhile cannot be known.
         """
 
         async def do() -> T:
             await self._data.take()
-            return await work(await self._memory.save(self._record))
+            return await work(self._memory)
 
         return await self._queue.between(self._record.id, do)
 

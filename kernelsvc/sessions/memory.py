@@ -26,15 +26,14 @@ import structlog
 
 from kernelsvc.files.own import MEMORY_FILE
 from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.seat import Seat
+from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
-from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions import result
 from kernelsvc.sessions.executing import snapshot_bytes, wants_snapshots
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
-from kernelsvc.sessions.slot import KernelSlot, Offer
+from kernelsvc.sessions.slot import KernelSlot
 
 _ASLEEP: Final = "the session was asleep"
 _PATIENCE: Final = 5.0
@@ -202,8 +201,9 @@ class SessionMemory:
         )
         return True
 
-    async def save(self, record: SessionRecord) -> KeptMemory | None:
+    async def save(self) -> KeptMemory | None:
         """Before the kernel ends: have it save. What to note in the record; None for nothing."""
+        record = self._lasting.settings
         if self._slot.kernel is None:
             return self._kept
         await self._replace_dead()

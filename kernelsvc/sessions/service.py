@@ -27,7 +27,6 @@ from kernelsvc.sessions.creating import new_record
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
 from kernelsvc.sessions.duplicate import Duplicator
-from kernelsvc.sessions.executing import wants_snapshots
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.forking import Forker
 from kernelsvc.sessions.live import LiveSession
@@ -38,6 +37,7 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.ports import SessionPorts
 from kernelsvc.sessions.quotas import QuotaBook
 from kernelsvc.sessions.runs import SessionRuns
+from kernelsvc.sessions.showing import show
 from kernelsvc.sessions.sweeper import Sweeper
 
 EVERYBODY: Final = "*"
@@ -376,42 +376,7 @@ class SessionService:
         return live.state if live else ("sleeping" if record.persistent else "idle")
 
     async def _show(self, record: SessionRecord) -> Session:
-        live = self._live.get(record.id)
-        own = record.sleep_after
-        count, size = await asyncio.to_thread(self._workspaces.usage, record.id)
-        return Session(
-            **{name: getattr(record, name) for name in _SHOWN},
-            state=self._state(record),
-            state_detail=live.state_detail if live else None,
-            sleep_after=self._parts.policy.sleep_after if own is None else own,
-            snapshots=(
-                wants_snapshots(record, self._parts.policy)
-                and self.languages.have_snapshots(record.language)
-            ),
-            limits=record.limits.over(self._parts.policy.limits),
-            file_count=count,
-            total_size_bytes=size,
-            setup_status=live.setup.status(record) if live else record.setup_status,
-            setup_result=await live.setup.result(record) if live else record.setup_result,
-            restored=list(live.woken.restored) if live else [],
-            not_restored=list(live.woken.not_restored) if live else [],
-            allowInternetAccess=record.allow_internet_access,
-            allowPublicAccess=record.allow_public_access,
+        usage = await asyncio.to_thread(self._workspaces.usage, record.id)
+        return await show(
+            record, self._live.get(record.id), self._state(record), usage, self._parts
         )
-
-
-_SHOWN = (
-    "id",
-    "language",
-    "persistent",
-    "created_at",
-    "last_run_at",
-    "default_timeout",
-    "on_timeout",
-    "env",
-    "metadata",
-    "data",
-    "run_count",
-    "owner",
-    "setup",
-)

@@ -4,18 +4,18 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.files.handover import NotHandedOver
-from kernelsvc.kernels.host import Memory
+from kernelsvc.kernels.hosted import Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.pids import pid_outside
 from kernelsvc.kernels.pool import Kind, Member
-from kernelsvc.kernels.seat import Seat
+from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
@@ -30,14 +30,6 @@ _SNAPSHOT_SECONDS = 10.0
 _AT_ONCE = Grace(0, 0)
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Offer:
-    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
-
-    seat: Seat
-    memory: Memory
 
 
 class KernelSlot:

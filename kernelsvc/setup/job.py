@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from kernelsvc.errors import KernelsvcError
-from kernelsvc.kernels.host import HostedKernel
+from kernelsvc.kernels.hosted import HostedKernel
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits, readable_size
 from kernelsvc.models.setup import Setup, SetupResult, SetupStatus, SetupStep, StepStatus
