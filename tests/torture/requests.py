@@ -1,0 +1,347 @@
+"""The requests that are sent, and what the model learns of each answer.
+
+`may` is what is true when a request has been sent and not answered, `did` what is true of its answer,
+`never_answered` what is left to say where there will be none.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+import httpx
+
+from tests.torture.expectations import WORDS, Fate
+from tests.torture.model import Model, Session, hold
+from tests.torture.scripts import Script, canonical
+
+_SESSIONS: Final = "/api/sessions"
+
+
+@dataclass
+class Request:
+    """One request. `statuses` are those that it may be answered with when nothing interferes."""
+
+    operation: str
+    session_id: str
+    method: ClassVar[str] = "POST"
+    statuses: ClassVar[frozenset[int]] = frozenset({200})
+
+    @property
+    def path(self) -> str:
+        """Where it goes."""
+        return f"{_SESSIONS}/{self.session_id}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What httpx is to send."""
+        return {}
+
+    @property
+    def summary(self) -> str:
+        """What it asks for, for the report."""
+        body = self.content.get("json", self.content.get("content", ""))
+        return body.decode() if isinstance(body, bytes) else canonical(body) if body else ""
+
+    @property
+    def fate(self) -> Fate | None:
+        """What may become of the session's kernel by it."""
+        return None
+
+    @property
+    def touches(self) -> list[str]:
+        """The sessions that are to be checked afterwards."""
+        return [self.session_id]
+
+    def may(self, model: Model) -> None:
+        """It has been sent."""
+        if self.fate is not None:
+            model.sessions[self.session_id].may_have(self.fate)
+
+    def check_status(self, answer: httpx.Response, others: frozenset[int] = frozenset()) -> bool:
+        """Whether it was done; raises Violation where it should have been."""
+        right = answer.status_code in self.statuses | others
+        hold(right, f"{self.operation} is answered with", answer.status_code, answer.text)
+        return answer.is_success
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It has been answered, with success; `answer` is the JSON."""
+        session = model.sessions[self.session_id]
+        if self.fate is not None and session.is_alone:
+            session.befell(self.fate)
+
+    def never_answered(self, model: Model) -> None:
+        """The service ended before it answered."""
+        if self.session_id in model.sessions:
+            self.may(model)
+
+
+@dataclass
+class Create(Request):
+    """Make a session."""
+
+    session: Session = field(default_factory=lambda: Session(""))
+    statuses = frozenset({201})
+
+    @property
+    def path(self) -> str:
+        """Where sessions are made."""
+        return _SESSIONS
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The session's settings; its data are its own from the beginning."""
+        body: dict[str, Any] = {"language": "python", "session_id": self.session_id}
+        body |= {"on_timeout": self.session.on_timeout, "limits": {"memory": "256MiB"}}
+        body |= {"sleep_after": 0.2 if self.session.dozes else "never"}
+        return {"json": body}
+
+    def may(self, model: Model) -> None:
+        """It may be there."""
+        model.may_be[self.session_id] = self.session
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It is there."""
+        hold(answer["id"] == self.session_id, "another session was made", answer)
+        model.sessions[self.session_id] = model.may_be.pop(self.session_id, self.session)
+
+    def never_answered(self, model: Model) -> None:
+        """It may be there."""
+        self.may(model)
+
+
+@dataclass
+class Run(Request):
+    """Run a script."""
+
+    script: Script = field(default_factory=lambda: Script("", ""))
+
+    @property
+    def path(self) -> str:
+        """Where runs are sent."""
+        return f"{super().path}/run"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The script's code and how it is to be run."""
+        return {"json": self.script.body}
+
+    @property
+    def summary(self) -> str:
+        """The script without what all have in common."""
+        return repr(self.script)
+
+    @property
+    def fate(self) -> Fate | None:
+        """What it does to its kernel; no other run is hurt by that, but the words are."""
+        return self.script.fate
+
+    def may(self, model: Model) -> None:
+        """It may have changed anything."""
+        model.sessions[self.session_id].may_run(self.script)
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It has run."""
+        model.sessions[self.session_id].ran(self.script, answer, meanwhile)
+
+    def never_answered(self, model: Model) -> None:
+        """It may be in the history, too."""
+        if (session := model.sessions.get(self.session_id)) is not None:
+            session.may_run(self.script)
+            session.unanswered.append(self.script.code)
+
+
+@dataclass
+class Begin(Run):
+    """Run a script in the background."""
+
+    statuses = frozenset({202})
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It has been taken, so it will be in the history whatever comes."""
+        session = model.sessions[self.session_id]
+        session.may_run(self.script)
+        session.begun[answer["run_id"]] = self.script
+
+
+@dataclass
+class Act(Request):
+    """Sleep, wake, restart or interrupt."""
+
+    what: str = ""
+    _fates: ClassVar[dict[str, Fate]] = {
+        "sleep": Fate.SLEPT,
+        "restart": Fate.RESTARTED,
+        "interrupt": Fate.INTERRUPTED,
+    }
+
+    @property
+    def path(self) -> str:
+        """Where it is asked for."""
+        return f"{super().path}/{self.what}"
+
+    @property
+    def fate(self) -> Fate | None:
+        """What it is for the kernel."""
+        return self._fates.get(self.what)
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It was done."""
+        if self.fate is Fate.INTERRUPTED:
+            return
+        super().did(model, answer, meanwhile)
+        if model.sessions[self.session_id].is_alone and self.what == "sleep":
+            hold(answer["state"] == "sleeping", "a session was put to sleep and is", answer)
+
+    def may(self, model: Model) -> None:
+        """It may have been done; an answer tells more, where nothing else goes on."""
+        if self.fate is not Fate.INTERRUPTED and not model.sessions[self.session_id].is_alone:
+            super().may(model)
+
+
+@dataclass
+class Put(Request):
+    """Put a file."""
+
+    file: str = ""
+    text: str = ""
+    method = "PUT"
+    statuses = frozenset({200, 201, 204})
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        return f"{super().path}/files/{self.file}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What is in it."""
+        return {"content": self.text.encode()}
+
+    def may(self, model: Model) -> None:
+        """It may be there."""
+        model.sessions[self.session_id].may_write(self.file, self.text)
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It is there."""
+        model.sessions[self.session_id].wrote(self.file, self.text)
+
+
+@dataclass
+class Read(Request):
+    """Get a file."""
+
+    file: str = ""
+    method = "GET"
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        return f"{super().path}/files/{self.file}"
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It is as it was put; `answer` is its text."""
+        model.sessions[self.session_id].found_file(self.file, answer)
+
+
+@dataclass
+class Unlink(Request):
+    """Delete a file."""
+
+    file: str = ""
+    method = "DELETE"
+    statuses = frozenset({200, 204})
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        return f"{super().path}/files/{self.file}"
+
+    def may(self, model: Model) -> None:
+        """It may have gone."""
+        model.sessions[self.session_id].may_write(self.file, None)
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It has gone."""
+        model.sessions[self.session_id].wrote(self.file, None)
+
+
+@dataclass
+class Patch(Request):
+    """Set the session's data."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    method = "PATCH"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The data."""
+        return {"json": {"data": self.data}}
+
+    def may(self, model: Model) -> None:
+        """They may be these."""
+        model.sessions[self.session_id].data |= {canonical(self.data)}
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """They are these, unless a run has changed them at the same time."""
+        session = model.sessions[self.session_id]
+        hold(answer["session"]["data"] == self.data, "data were set and are", answer["session"])
+        if session.is_alone:
+            session.data = frozenset({canonical(self.data)})
+
+
+@dataclass
+class Copy(Request):
+    """Duplicate or fork a session."""
+
+    new_id: str = ""
+    is_fork: bool = False
+    statuses = frozenset({201})
+
+    @property
+    def path(self) -> str:
+        """Where copies are made."""
+        return f"{super().path}/{'fork' if self.is_fork else 'duplicate'}"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the copy is called."""
+        return {"json": {"session_ids": [self.new_id]} if self.is_fork else {"new_id": self.new_id}}
+
+    @property
+    def touches(self) -> list[str]:
+        """Both."""
+        return [self.session_id, self.new_id]
+
+    def may(self, model: Model) -> None:
+        """The copy may be there."""
+        fate = Fate.FORKED if self.is_fork else Fate.COPIED
+        model.may_be[self.new_id] = model.sessions[self.session_id].copy(self.new_id, fate)
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """The copy is there."""
+        made = answer["sessions"] if self.is_fork else [answer]
+        hold([one["id"] for one in made] == [self.new_id], "the copy is another one", answer)
+        copy = model.may_be.pop(self.new_id)
+        if not self.is_fork and WORDS[Fate.COPIED]:
+            # What is saved for the copy is saved for the source as well.
+            model.sessions[self.session_id].is_saved = None
+        model.sessions[self.new_id] = copy
+
+
+@dataclass
+class Delete(Request):
+    """Delete a session."""
+
+    method = "DELETE"
+
+    def may(self, model: Model) -> None:
+        """Nothing, until it is known."""
+
+    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
+        """It has gone."""
+        del model.sessions[self.session_id]
+
+    def never_answered(self, model: Model) -> None:
+        """It is there or not, whole or not."""
+        if (session := model.sessions.pop(self.session_id, None)) is not None:
+            session.is_doomed = True
+            model.may_be[self.session_id] = session
