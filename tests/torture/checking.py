@@ -5,9 +5,10 @@ from random import Random
 from typing import Final
 
 from tests.torture.journal import Journal
-from tests.torture.model import Model, Session
+from tests.torture.model import Model
 from tests.torture.sending import Sender
 from tests.torture.service import Service
+from tests.torture.session import Session
 from tests.torture.world import check_marks, check_sandboxes, check_workspaces, until
 
 _AWAKE: Final = {"idle", "running", "starting"}
@@ -74,6 +75,8 @@ class Checker:
         session.remembered(self._sender.json(f"{path}/runs")["runs"])
         self._journal.checks["the history has every run, and none is stuck"] += 1
         if not session.begun:
+            session.shown(self._sender.json(path))
+            self._journal.checks["data and number of runs are right"] += 1
             files = self._sender.json(f"{path}/files")["files"]
             session.listed(file["path"] for file in files)
             self._journal.checks["files are those that were written"] += 1

@@ -6,21 +6,12 @@ from random import Random
 from typing import Any, Final
 
 from tests.torture import scripts
-from tests.torture.model import Model, Session
-from tests.torture.requests import (
-    Act,
-    Begin,
-    Copy,
-    Create,
-    Delete,
-    Patch,
-    Put,
-    Read,
-    Request,
-    Run,
-    Unlink,
-)
+from tests.torture.file_requests import Put, Read, Unlink
+from tests.torture.model import Model
+from tests.torture.requests import Act, Copy, Create, Delete, Patch, Request
+from tests.torture.run_requests import Begin, Run
 from tests.torture.scripts import Script, canonical
+from tests.torture.session import Session
 from tests.torture.world import MARK
 
 MOST_SESSIONS: Final = 6

@@ -1,7 +1,7 @@
 """What a session's next answer may say of its memory, by what has happened to the session.
 
-The contract leaves some of this to how far the service has come. Here is what it does today: where it
-learns to do better, its line gets narrower, and a service that falls back is found out. Whatever is
+The contract leaves some of this to how far the service has come. Here is what it does today: where
+it learns to do better, its line is changed, and a service that falls back is found out. Whatever is
 said is verified besides: the next run looks at what is there.
 """
 

@@ -1,4 +1,4 @@
-"""What was sent and what was answered, in order: the report of a torture that has found something."""
+"""What was sent and what was answered, in order: the report of what has gone wrong."""
 
 import json
 import time
@@ -11,7 +11,7 @@ _LONGEST: Final = 600
 
 
 class Journal:
-    """`operations` and `words` count what was done and what was said of memory, `checks` what held."""
+    """`operations` counts what was done, `words` what was said of memory, `checks` what held."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,7 +1,7 @@
 """The requests that are sent, and what the model learns of each answer.
 
-`may` is what is true when a request has been sent and not answered, `did` what is true of its answer,
-`never_answered` what is left to say where there will be none.
+`may` is what is true when a request has been sent and not answered, `did` what is true of its
+answer, `never_answered` what is left to say where there will be none.
 """
 
 from dataclasses import dataclass, field
@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Final
 import httpx
 
 from tests.torture.expectations import WORDS, Fate
-from tests.torture.model import Model, Session, hold
-from tests.torture.scripts import Script, canonical
+from tests.torture.model import Model
+from tests.torture.scripts import canonical
+from tests.torture.session import Session
+from tests.torture.violation import hold
 
 _SESSIONS: Final = "/api/sessions"
 
@@ -109,60 +111,6 @@ class Create(Request):
 
 
 @dataclass
-class Run(Request):
-    """Run a script."""
-
-    script: Script = field(default_factory=lambda: Script("", ""))
-
-    @property
-    def path(self) -> str:
-        """Where runs are sent."""
-        return f"{super().path}/run"
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The script's code and how it is to be run."""
-        return {"json": self.script.body}
-
-    @property
-    def summary(self) -> str:
-        """The script without what all have in common."""
-        return repr(self.script)
-
-    @property
-    def fate(self) -> Fate | None:
-        """What it does to its kernel; no other run is hurt by that, but the words are."""
-        return self.script.fate
-
-    def may(self, model: Model) -> None:
-        """It may have changed anything."""
-        model.sessions[self.session_id].may_run(self.script)
-
-    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """It has run."""
-        model.sessions[self.session_id].ran(self.script, answer, meanwhile)
-
-    def never_answered(self, model: Model) -> None:
-        """It may be in the history, too."""
-        if (session := model.sessions.get(self.session_id)) is not None:
-            session.may_run(self.script)
-            session.unanswered.append(self.script.code)
-
-
-@dataclass
-class Begin(Run):
-    """Run a script in the background."""
-
-    statuses = frozenset({202})
-
-    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """It has been taken, so it will be in the history whatever comes."""
-        session = model.sessions[self.session_id]
-        session.may_run(self.script)
-        session.begun[answer["run_id"]] = self.script
-
-
-@dataclass
 class Act(Request):
     """Sleep, wake, restart or interrupt."""
 
@@ -195,73 +143,6 @@ class Act(Request):
         """It may have been done; an answer tells more, where nothing else goes on."""
         if self.fate is not Fate.INTERRUPTED and not model.sessions[self.session_id].is_alone:
             super().may(model)
-
-
-@dataclass
-class Put(Request):
-    """Put a file."""
-
-    file: str = ""
-    text: str = ""
-    method = "PUT"
-    statuses = frozenset({200, 201, 204})
-
-    @property
-    def path(self) -> str:
-        """Where the file is."""
-        return f"{super().path}/files/{self.file}"
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What is in it."""
-        return {"content": self.text.encode()}
-
-    def may(self, model: Model) -> None:
-        """It may be there."""
-        model.sessions[self.session_id].may_write(self.file, self.text)
-
-    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """It is there."""
-        model.sessions[self.session_id].wrote(self.file, self.text)
-
-
-@dataclass
-class Read(Request):
-    """Get a file."""
-
-    file: str = ""
-    method = "GET"
-
-    @property
-    def path(self) -> str:
-        """Where the file is."""
-        return f"{super().path}/files/{self.file}"
-
-    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """It is as it was put; `answer` is its text."""
-        model.sessions[self.session_id].found_file(self.file, answer)
-
-
-@dataclass
-class Unlink(Request):
-    """Delete a file."""
-
-    file: str = ""
-    method = "DELETE"
-    statuses = frozenset({200, 204})
-
-    @property
-    def path(self) -> str:
-        """Where the file is."""
-        return f"{super().path}/files/{self.file}"
-
-    def may(self, model: Model) -> None:
-        """It may have gone."""
-        model.sessions[self.session_id].may_write(self.file, None)
-
-    def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """It has gone."""
-        model.sessions[self.session_id].wrote(self.file, None)
 
 
 @dataclass

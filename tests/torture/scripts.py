@@ -52,7 +52,7 @@ def is_a_tool(path: str) -> bool:
 
 
 class Seen(NamedTuple):
-    """What a run found when it began; `kernel` is its namespace of processes and its number there."""
+    """What a run found when it began; `kernel` is its namespace of processes, and its number."""
 
     names: list[str]
     token: str | None

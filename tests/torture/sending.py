@@ -8,10 +8,13 @@ from typing import Any, Final
 import httpx
 
 from tests.torture.expectations import Fate
+from tests.torture.file_requests import Read
 from tests.torture.journal import Journal
-from tests.torture.model import Model, hold
-from tests.torture.requests import Act, Copy, Delete, Read, Request, Run
+from tests.torture.model import Model
+from tests.torture.requests import Act, Copy, Delete, Request
+from tests.torture.run_requests import Run
 from tests.torture.service import Service
+from tests.torture.violation import hold
 
 Answered = tuple[Request, httpx.Response | None]
 _AT_ONCE: Final = 8
@@ -135,5 +138,5 @@ def _place(answered: Answered) -> tuple[int, str]:
     """Runs in the order in which they were executed, then the rest, deletions last."""
     request, answer = answered
     if isinstance(request, Run) and answer is not None and answer.is_success:
-        return 0, answer.json()["started_at"] or ""
+        return 0, str(answer.json().get("started_at") or "")
     return (2 if isinstance(request, Delete) else 1), ""

@@ -17,7 +17,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "drain_timeout": 20,
     "pool_min": 1,
     "pool_max": 2,
-    # Nothing that was answered is to be forgotten, and no session to sleep because others are hungry.
+    # Nothing that was answered is to be forgotten, and no session to sleep for want of memory.
     "keep_runs": 10_000,
     "min_free_memory": "1MiB",
 }

@@ -1,4 +1,4 @@
-"""The torture itself: operation after operation, an end of the service now and then, checks after each."""
+"""Operation after operation, the end of the service now and then, and checks after each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from tests.torture.checking import Checker
 from tests.torture.choices import KILL_KERNEL, TOGETHER, Choices
 from tests.torture.expectations import KERNELS_OUTLIVE_THE_SERVICE, Fate
 from tests.torture.journal import Journal
-from tests.torture.model import FINAL, Model, Session, hold
+from tests.torture.model import Model
 from tests.torture.requests import Delete, Request
 from tests.torture.sending import Sender
 from tests.torture.service import Service
+from tests.torture.session import FINAL, Session
+from tests.torture.violation import hold
 
 KILL_SERVICE: Final = "kill the service"
 STOP_SERVICE: Final = "stop the service"

@@ -12,27 +12,33 @@ from typing import Final
 
 import psutil
 
-from tests.torture.model import Violation, hold
 from tests.torture.service import Service, groups_of
+from tests.torture.violation import Violation, hold
 
-PATIENCE: Final = 30.0
+PATIENCE = 30.0
+"""Seconds."""
 _HOST: Final = "kernel-host"
 MARK: Final = "1000."
 """What the marks of processes begin with: for `sleep`, a number of seconds."""
 
 
-def until(claim: Callable[[], str | None], seconds: float = PATIENCE) -> None:
+def until(claim: Callable[[], str | None]) -> None:
     """Return once nothing is wrong any more; raises Violation with what still is in the end."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while (wrong := claim()) is not None:
         if time.monotonic() > deadline:
-            raise Violation(f"after {seconds:g} s still: {wrong}")
+            raise Violation(f"after {PATIENCE:g} s still: {wrong}")
         time.sleep(0.01)
 
 
+def top() -> psutil.Process:
+    """The process that everything is below: this one."""
+    return psutil.Process()
+
+
 def processes() -> Iterator[psutil.Process]:
-    """Those below this one that live; those that have ended are seen off."""
-    for process in psutil.Process().children(recursive=True):
+    """Those that live; those that have ended are seen off."""
+    for process in top().children(recursive=True):
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process
@@ -59,9 +65,9 @@ def find(namespace: int, pid: int) -> psutil.Process | None:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
             inside = next(line for line in status.splitlines() if line.startswith("NSpid:"))
-            if int(inside.split()[-1]) == pid:
-                if os.stat(f"/proc/{process.pid}/ns/pid").st_ino == namespace:
-                    return process
+            found = Path(f"/proc/{process.pid}/ns/pid").stat().st_ino, int(inside.split()[-1])
+            if found == (namespace, pid):
+                return process
         except (FileNotFoundError, ProcessLookupError):
             continue
     return None
@@ -98,10 +104,19 @@ def check_nothing_runs() -> None:
     """No process is left."""
 
     def left() -> str | None:
-        found = [process for process in processes()]
-        return f"left running: {found}" if found else None
+        found = list(processes())
+        return f"left running: {', '.join(map(_described, found))}" if found else None
 
     until(left)
+
+
+def _described(process: psutil.Process) -> str:
+    try:
+        waits = Path(f"/proc/{process.pid}/wchan").read_text()
+        command = " ".join(process.cmdline())[:80]
+        return f"{process.name()} {process.pid} of {process.ppid()} in {waits} ({command})"
+    except (OSError, psutil.NoSuchProcess):
+        return f"{process.pid}, gone by now"
 
 
 def check_workspaces(service: Service, sessions: Iterable[str]) -> None:
