@@ -1,9 +1,9 @@
 """`python -m kernelsvc.kernel_host [--preload=MODULE]... [--zygote=DIRECTORY] FD [OFFER]`.
 
-Serves the socket FD: the control socket, or, for the zygote, that of its orders. The DIRECTORY of the
-zygote goes when it ends, for a service that was killed cannot remove it. Over the socket
-OFFER a listener goes to the proxy that is the session's way to the internet. Kernels have the
-modules that are preloaded at once.
+Serves the socket FD: the control socket, or, for the zygote, that of its orders. The zygote's
+DIRECTORY goes when it ends, since a service that was killed removes nothing. Over the socket OFFER
+a listener goes to the proxy that is the session's way to the internet. Kernels have the modules
+that are preloaded at once.
 """
 
 import argparse

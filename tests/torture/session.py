@@ -40,7 +40,8 @@ class Session:
     """One session.
 
     `live` is what its kernel may hold, `completed` what it may have held after the last run that
-    ended by itself, `words` are what the next answer may say. `files` and `data` have every content
+    ended by itself, `words` are what the next answer may say. `has_memory`: it has run, or is a copy
+    of one that has; `is_saved`: its memory is kept for when it wakes (None: perhaps). `files` and `data` have every content
     that may be there (None: no file). `runs` are the answers that were given, `begun` the runs that
     were taken and have had none, `unanswered` the code of those of which nobody knows. `marks` are
     those of processes that its code may have running. `meanwhile` is what may have happened to its
@@ -54,7 +55,7 @@ class Session:
     live: frozenset[Memory] = frozenset({EMPTY})
     completed: frozenset[Memory] = frozenset({EMPTY})
     words: frozenset[str] = KEPT
-    has_memory: bool = False
+    has_memory: bool | None = False
     is_saved: bool | None = False
     files: dict[str, frozenset[str | None]] = field(default_factory=dict)
     data: frozenset[str] = frozenset({"{}"})
@@ -93,7 +94,6 @@ class Session:
 
     def copy(self, session_id: str, fate: Fate) -> "Session":
         """A new session that has what this one has."""
-        has_some = self.has_memory or bool(self.words & RESTORED)
         lost = self.words & LOST
         words = (WORDS[fate] if self.words - LOST else frozenset()) | lost
         return Session(
@@ -102,8 +102,8 @@ class Session:
             self.dozes,
             live=self.live | self.completed,
             completed=self.live | self.completed,
-            words=words if has_some else words | KEPT | LOST,
-            has_memory=has_some,
+            words=words if self.has_memory else words | KEPT | LOST,
+            has_memory=self.has_memory,
             is_saved=fate is Fate.COPIED or None,
             files=dict(self.files),
             data=self.data,
@@ -124,7 +124,7 @@ class Session:
             self.marks.add(script.mark)
         if script.fate is not None:
             self.words |= WORDS[script.fate]
-        self.has_memory = True
+        self.has_memory = self.has_memory or None
         self.is_saved = None if self.is_saved else self.is_saved
 
     def ran(

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-
 SEED = 3
 
 
