@@ -128,7 +128,8 @@ class Sender:
                 session.may_have(fate)
 
     def _did(self, request: Request, answer: httpx.Response, fates: frozenset[Fate]) -> None:
-        told = answer.text if isinstance(request, Read) or not answer.content else answer.json()
+        is_text = isinstance(request, Read) or not answer.content
+        told: Any = answer.text if is_text else answer.json()
         if isinstance(request, Run) and answer.status_code == 200:
             self._journal.words[told["memory"]] += 1
         request.did(self._model, told, fates)

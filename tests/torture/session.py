@@ -40,13 +40,15 @@ class Session:
     """One session.
 
     `live` is what its kernel may hold, `completed` what it may have held after the last run that
-    ended by itself, `words` are what the next answer may say. `has_memory`: it has run, or is a copy
-    of one that has; `is_saved`: its memory is kept for when it wakes (None: perhaps). `files` and `data` have every content
-    that may be there (None: no file). `runs` are the answers that were given, `begun` the runs that
-    were taken and have had none, `unanswered` the code of those of which nobody knows. `marks` are
-    those of processes that its code may have running. `meanwhile` is what may have happened to its
-    kernel since the first of `begun` was sent; `is_alone`: requests come one at a
-    time. `is_doomed`: it is being deleted, and need not be whole.
+    ended by itself, `words` are what the next answer may say. `has_memory` tells that it has run,
+    or is a copy of one that has, `is_saved` that its memory is kept for when it wakes; None is
+    perhaps. `files` and `data` have every content that may be there (None: no file).
+
+    `runs` are the answers that were given, `begun` the runs that were taken and have had none,
+    `unanswered` the code of those of which nobody knows. `marks` are those of processes that its
+    code may have running, `kernel` is where its last run was. `meanwhile` is what may have happened
+    to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a time.
+    `is_doomed`: it is being deleted, and need not be whole.
     """
 
     id: str
