@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 import httpx
 
-from tests.torture.expectations import WORDS, Fate
+from tests.torture.expectations import Fate
 from tests.torture.model import Model
 from tests.torture.scripts import canonical
 from tests.torture.session import Session
@@ -202,7 +202,7 @@ class Copy(Request):
         made = answer["sessions"] if self.is_fork else [answer]
         hold([one["id"] for one in made] == [self.new_id], "the copy is another one", answer)
         copy = model.may_be.pop(self.new_id)
-        if not self.is_fork and WORDS[Fate.COPIED]:
+        if not self.is_fork:
             # What is saved for the copy is saved for the source as well.
             model.sessions[self.session_id].is_saved = None
         model.sessions[self.new_id] = copy

@@ -86,7 +86,8 @@ class Session:
                 told |= self.words - KEPT
             self.is_saved = False
         self.words = told if self.has_memory else told | KEPT
-        self.marks.clear()
+        if not WORDS[fate] & KEPT:
+            self.marks.clear()
         self.kernel = None
 
     def may_have(self, fate: Fate) -> None:

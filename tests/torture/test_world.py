@@ -83,13 +83,6 @@ def test_a_workspace_without_a_session_and_the_reverse_are_found(tmp_path):
             world.check_workspaces(service, sessions)
 
 
-def test_the_control_groups_of_a_service_are_told_from_those_of_others():
-    assert groups_of([]) == []
-    with Service() as service:
-        found = groups_of(service.pids)
-        assert all(path.name.startswith(f"kernelsvc-{service.pids[0]}-") for path in found)
-
-
 def test_a_real_service_whose_history_loses_a_run_is_found_out(monkeypatch):
     json = Sender.json
 
@@ -98,5 +91,9 @@ def test_a_real_service_whose_history_loses_a_run_is_found_out(monkeypatch):
         return {**shown, "runs": shown["runs"][1:]} if path.endswith("/runs") else shown
 
     monkeypatch.setattr(Sender, "json", forgetful)
-    with Service() as service, pytest.raises(Violation, match="not in the history"):
-        Torture(Plan(1, 20, 0, 0), service, Journal()).run(lambda done: None)
+    with Service() as service:
+        with pytest.raises(Violation, match="not in the history"):
+            Torture(Plan(1, 20, 0, 0), service, Journal()).run(lambda done: None)
+        groups = groups_of(service.pids)
+        assert all(path.name.startswith(f"kernelsvc-{service.pids[0]}-") for path in groups)
+    assert groups_of(service.pids) == []

@@ -139,11 +139,12 @@ class Torture:
         self._journal.note("---- settle", session.id)
         for run_id, script in list(session.begun.items()):
             path = f"/api/sessions/{session.id}/runs/{run_id}"
-            if script.waits and Fate.CRASHED not in session.meanwhile:
+            if script.waits and self._sender.json(path)["status"] not in FINAL:
                 how = self._random.choice(["go", "go", "cancel", "interrupt", "restart", "kill"])
                 self._end_run(session, path, script.go, how)
             answer = self._sender.json(f"{path}?wait={_WAIT_SECONDS}")
             self._journal.note("settled", run_id, answer["status"], answer["memory"])
+            self._journal.words[answer["memory"]] += 1
             hold(answer["status"] in FINAL, "a run in the background is stuck", answer)
             session.ran(script, answer)
 
