@@ -1,7 +1,7 @@
 """The requests that are sent, and what the model learns of each answer.
 
-`may` is what is true when a request has been sent and not answered, `did` what is true of its
-answer, `never_answered` what is left to say where there will be none.
+`did` is what is true of an answer. Where requests are sent at the same time, `may` is what is true
+while there is none, and `never_answered` what is left to say where there will be none.
 """
 
 from dataclasses import dataclass, field
@@ -140,8 +140,8 @@ class Act(Request):
             hold(answer["state"] == "sleeping", "a session was put to sleep and is", answer)
 
     def may(self, model: Model) -> None:
-        """It may have been done; an answer tells more, where nothing else goes on."""
-        if self.fate is not Fate.INTERRUPTED and not model.sessions[self.session_id].is_alone:
+        """It may have been done; an interrupt hurts nothing but runs, which are told of it."""
+        if self.fate is not Fate.INTERRUPTED:
             super().may(model)
 
 
@@ -164,8 +164,9 @@ class Patch(Request):
     def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
         """They are these, unless a run has changed them at the same time."""
         session = model.sessions[self.session_id]
-        hold(answer["session"]["data"] == self.data, "data were set and are", answer["session"])
         if session.is_alone:
+            shown = answer["session"]["data"]
+            hold(shown == self.data, "data were set and are", shown, self.data)
             session.data = frozenset({canonical(self.data)})
 
 
@@ -194,14 +195,17 @@ class Copy(Request):
 
     def may(self, model: Model) -> None:
         """The copy may be there."""
+        model.may_be[self.new_id] = self._copy(model)
+
+    def _copy(self, model: Model) -> Session:
         fate = Fate.FORKED if self.is_fork else Fate.COPIED
-        model.may_be[self.new_id] = model.sessions[self.session_id].copy(self.new_id, fate)
+        return model.sessions[self.session_id].copy(self.new_id, fate)
 
     def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
         """The copy is there."""
         made = answer["sessions"] if self.is_fork else [answer]
         hold([one["id"] for one in made] == [self.new_id], "the copy is another one", answer)
-        copy = model.may_be.pop(self.new_id)
+        copy = model.may_be.pop(self.new_id, None) or self._copy(model)
         if not self.is_fork:
             # What is saved for the copy is saved for the source as well.
             model.sessions[self.session_id].is_saved = None

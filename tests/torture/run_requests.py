@@ -59,5 +59,6 @@ class Begin(Run):
     def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
         """It has been taken, so it will be in the history whatever comes."""
         session = model.sessions[self.session_id]
-        session.may_run(self.script)
         session.begun[answer["run_id"]] = self.script
+        if self.script.mark is not None:
+            session.marks.add(self.script.mark)

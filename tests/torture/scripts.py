@@ -31,8 +31,8 @@ print(_json.dumps({{
 }}), flush=True)
 token, counter = globals().get("token") or {token!r}, globals().get("counter", 0) + 1
 """
-_WRITE_FILE: Final = "open({path!r}, 'w').write({content!r})\n"
-_WRITE_DATA: Final = "open('.session_data.json', 'w').write({data!r})\n"
+_WRITE: Final = "_ = open('.new', 'w').write({content!r}); _os.replace('.new', {path!r})\n"
+_DATA_FILE: Final = ".session_data.json"
 _SAY: Final = f"print({_CHANGED!r}, flush=True)\n"
 _LEAVE_A_CHILD: Final = """\
 if _os.fork() == 0:
@@ -92,9 +92,9 @@ class Script:
         """What is executed."""
         code = _LOOK.format(nonce=self.nonce, token=self.token)
         for path, content in self.files.items():
-            code += _WRITE_FILE.format(path=path, content=content)
+            code += _WRITE.format(path=path, content=content)
         if self.data is not None:
-            code += _WRITE_DATA.format(data=self.data)
+            code += _WRITE.format(path=_DATA_FILE, content=self.data)
         if self.mark is not None:
             code += _LEAVE_A_CHILD.format(mark=self.mark)
         return code + _SAY + self.act

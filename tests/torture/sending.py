@@ -56,7 +56,6 @@ class Sender:
 
     def alone(self, request: Request) -> None:
         """Send one request, and tell the model."""
-        request.may(self._model)
         answer = self.send(request)
         hold(answer is not None, "no answer to", request)
         assert answer is not None

@@ -209,7 +209,8 @@ class Torture:
         else:
             self._service.kill()
         for session in self._model.sessions.values():
-            if session.begun:
+            for script in session.begun.values():
+                session.may_run(script)
                 session.meanwhile |= {Fate.CRASHED}
         self._model.befell_all(Fate.CRASHED)
         if not KERNELS_OUTLIVE_THE_SERVICE and self._random.random() < 0.5:
