@@ -85,6 +85,12 @@ class Session:
             if fate is Fate.CRASHED:
                 told |= self.words - KEPT
             self.is_saved = False
+        if fate in (Fate.STOPPED, Fate.CRASHED) and told & LOST and not self.runs:
+            # That a copy has nothing, as its source had nothing, is told until the service ends.
+            told |= KEPT
+        if self.begun:
+            # Those that had ended by then tell of what was before.
+            told |= self.words
         self.words = told if self.has_memory else told | KEPT
         if not WORDS[fate] & KEPT:
             self.marks.clear()
@@ -161,6 +167,9 @@ class Session:
         self._take_over(script, answer, found, lives)
         self.words, self.has_memory, self.is_saved = KEPT, True, False
         self.kernel = seen.kernel if seen is not None and lives else None
+        if Fate.CRASHED in meanwhile:
+            # It may have ended before, and what it tells of be gone since.
+            self.words, self.is_saved, self.kernel = words | KEPT, None, None
 
     def _words_now(self, meanwhile: Iterable[Fate]) -> frozenset[str]:
         words = self.words.union(*(WORDS[fate] for fate in meanwhile))
