@@ -65,7 +65,7 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
 )
 def test_the_truth_is_taken_and_every_other_word_and_memory_is_found_out(fate, word, found):
     def told(word, found):
-        session = session_with()
+        session = session_with(runs={"run_0": answer()})
         if fate is not None:
             session.befell(fate)
         session.ran(SCRIPT, answer(found=found, memory=word))
@@ -83,7 +83,7 @@ def test_the_truth_is_taken_and_every_other_word_and_memory_is_found_out(fate, w
 
 
 def test_what_was_lost_before_a_sleep_has_still_to_be_told():
-    session = session_with()
+    session = session_with(runs={"run_0": answer()})
     session.befell(Fate.RESTARTED)
     session.befell(Fate.SLEPT)
     assert session.words == {"lost"}
@@ -96,6 +96,27 @@ def test_a_session_that_slept_when_the_service_was_killed_has_its_memory():
     session.befell(Fate.SLEPT)
     session.befell(Fate.CRASHED)
     assert session.words == {"restored"}
+
+
+def test_a_copy_of_nothing_has_nothing_to_lose_when_the_service_ends():
+    session = session_with()
+    session.befell(Fate.RESTARTED)
+    copy = session.copy("copy", Fate.COPIED)
+    assert copy.words == {"lost"}
+    copy.befell(Fate.STOPPED)
+    assert copy.words == {"kept", "lost"}
+
+
+def test_a_run_that_ended_before_the_service_was_killed_tells_of_what_was_before():
+    script = Script("n", "s-token", options={"background": True})
+    session = session_with(begun={"run_1": script}, meanwhile=frozenset({Fate.CRASHED}))
+    session.may_run(script)
+    session.befell(Fate.CRASHED)
+    session.ran(script, answer(script))
+    assert session.words == {"kept", "lost"}
+    for word, found in (("kept", EMPTY), ("lost", KEPT), ("restored", KEPT.changed_by(script))):
+        with pytest.raises(Violation, match="memory is"):
+            session.ran(SCRIPT, answer(found=found, memory=word))
 
 
 def test_a_name_too_many_is_found_out():
