@@ -211,5 +211,5 @@ def later(**common: Any) -> Script:
 
 def wait(nonce: str, **common: Any) -> Script:
     """Goes on in the background until a file is there."""
-    script = Script(nonce, waits=True, options={"timeout": 60, "background": True}, **common)
+    script = Script(nonce, waits=True, options={"timeout": 3000, "background": True}, **common)
     return replace(script, act=_WAIT.format(go=script.go))
