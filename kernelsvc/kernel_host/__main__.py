@@ -1,12 +1,14 @@
-"""`python -m kernelsvc.kernel_host [--preload=MODULE]... [--zygote] FD [OFFER]`: serve socket FD.
+"""`python -m kernelsvc.kernel_host [--preload=MODULE]... [--zygote=DIRECTORY] FD [OFFER]`.
 
-FD is the descriptor of the control socket, or, for the zygote, that of its orders. Over the socket
-OFFER a listener goes to the proxy that is the session's way to the internet. Kernels have the
-modules that are preloaded at once.
+Serves the socket FD: the control socket, or, for the zygote, that of its orders. The zygote's
+DIRECTORY goes when it ends, since a service that was killed removes nothing. Over the socket OFFER
+a listener goes to the proxy that is the session's way to the internet. Kernels have the modules
+that are preloaded at once.
 """
 
 import argparse
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -47,13 +49,14 @@ def run_sandboxed_host(control: socket.socket, dial: socket.socket, offer: int |
 
 parser = argparse.ArgumentParser(prog="kernelsvc.kernel_host")
 parser.add_argument("--preload", action="append", default=[])
-parser.add_argument("--zygote", action="store_true")
+parser.add_argument("--zygote", metavar="DIRECTORY")
 parser.add_argument("control", type=int)
 parser.add_argument("offer", type=int, nargs="?")
 given = parser.parse_args()
 preload(given.preload)
 with socket.socket(fileno=given.control) as control:
-    if given.zygote:
+    if given.zygote is not None:
         Zygote(control, run_sandboxed_host).serve()
+        shutil.rmtree(given.zygote, ignore_errors=True)
     else:
         run_host(control, given.offer)

@@ -33,14 +33,14 @@ class Zygote:
         """Start it by the command `argv`; raises KernelStartFailed unless it is ready in time.
 
         What it preloads may keep files for itself, as matplotlib does: in a directory at a path
-        that each sandbox can have, too.
+        that each sandbox can have, too. It goes with the zygote, which may outlive this process.
         """
         directory = tempfile.TemporaryDirectory(prefix="kernelsvc-zygote-", dir="/tmp")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 process = subprocess.Popen(
-                    [*argv, "--zygote", str(theirs.fileno())],
+                    [*argv, f"--zygote={directory.name}", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -10,6 +10,9 @@ are). So the first bubblewrap, as root, only mounts what the second will show; b
 setpriv takes on an unprivileged user of the host, for ever; and the second makes the sandbox, as it
 would for an ordinary user. The first stage is also what lets that user see an interpreter that lies
 in root's home.
+
+No `--die-with-parent`: what is started here waits for the service to hang up on it, and ends then.
+A bubblewrap that is killed half-way, as by that, leaves a child that waits for it for ever.
 """
 
 from collections.abc import Iterable, Iterator
@@ -77,8 +80,6 @@ def command(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> list[str]:
 def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[str]:
     # User, mount, PID, network, IPC, UTS and cgroup namespaces.
     yield "--unshare-all"
-    # The host of the service ends, however it does: so does the sandbox.
-    yield "--die-with-parent"
     # No terminal to type into (TIOCSTI).
     yield "--new-session"
     # The program is process 1: nothing survives it.
@@ -164,7 +165,7 @@ def _as_unprivileged(policy: SandboxPolicy, shown: list[str], places: Iterable[P
     ]
     identity = str(policy.host_id)
     return [
-        *("bwrap", "--die-with-parent"),
+        "bwrap",
         *above,
         *_programs(),
         *("--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"),

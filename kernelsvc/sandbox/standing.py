@@ -2,8 +2,9 @@
 
 Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
 1 ends, the system ends everything in the sandbox; and process 1 ends when the service does, however
-that ends, for it waits for the service to hang up on it. (bubblewrap's `--die-with-parent` does not
-reach across a change of user.) A socket it is, since nobody inside can open that one.
+that ends, for it waits for the service to hang up on it. A socket it is, since nobody inside can
+open that one. A sandbox that is only being made when the service ends is completed first: to that
+end bubblewrap reports to a file in memory, not to a pipe, which nobody would read any more.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ class StandingSandbox:
 
         What goes wrong in it is written to the descriptor `stderr`.
         """
-        reading, status = os.pipe()
+        status = os.memfd_create("status")
         held, waits = socket.socketpair()
         try:
             process = subprocess.Popen(
@@ -56,18 +57,17 @@ class StandingSandbox:
             )
         except BaseException:
             held.close()
-            os.close(reading)
+            os.close(status)
             raise
         finally:
             waits.close()
-            os.close(status)
         assert process.stdout is not None
-        with process.stdout as stands, open(reading, "rb", buffering=0) as status_of:
+        with process.stdout as stands, open(status, "rb", buffering=0) as status_of:
             try:
                 deadline = time.monotonic() + _STAND_SECONDS
                 _read_line(stands.fileno(), deadline)
-                status_line = _read_line(status_of.fileno(), deadline)
-                return cls(process, os.pidfd_open(json.loads(status_line)["child-pid"]), held)
+                told = os.pread(status_of.fileno(), _STATUS_BYTES, 0).partition(b"\n")[0]
+                return cls(process, os.pidfd_open(json.loads(told)["child-pid"]), held)
             except BaseException:
                 held.close()
                 _end(process)
@@ -96,8 +96,8 @@ class StandingSandbox:
         os.close(self.first)
 
 
-def _read_line(fd: int, deadline: float) -> bytes:
-    """The first line that is written there; raises OSError where none comes."""
+def _read_line(fd: int, deadline: float) -> None:
+    """Return when a line has been written there; raises OSError where none comes."""
     said = b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
@@ -107,7 +107,6 @@ def _read_line(fd: int, deadline: float) -> bytes:
         if not (more := os.read(fd, _STATUS_BYTES)):
             raise ChildProcessError("the sandbox could not be made")
         said += more
-    return said.partition(b"\n")[0]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

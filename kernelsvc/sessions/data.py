@@ -3,6 +3,8 @@
 Before a run the file holds the data. A change by PATCH is written to it before the next run. A
 change by the code, which may also come from a thread after its run, is taken over when it is seen:
 at the end of a run, and before the next. Where both changed it, the code wins, and the run says so.
+What the file holds when the service has only just come to know of it is no change by the code: the
+session's record is newer, which a PATCH may have changed since.
 """
 
 import asyncio
@@ -25,6 +27,7 @@ class DataSync:
         self._file = DataFile(workspace, max_bytes, owner)
         self._patched = False
         self._file_is_stale = True
+        self._file_is_known = False
 
     def patch(self, value: Data) -> None:
         """The caller replaces the data."""
@@ -38,7 +41,7 @@ class DataSync:
     async def put(self) -> None:
         """Make the file hold the data, or take over what a thread of the code has left in it."""
         stale, self._file_is_stale = self._file_is_stale, False
-        self._patched = False
+        self._patched, self._file_is_known = False, True
         if not stale and self._file.is_as_seen():
             return
         value = await asyncio.to_thread(self._put, self.value, stale)
@@ -55,7 +58,7 @@ class DataSync:
 
     async def take(self) -> str | None:
         """Take over what the code has changed; returns what there is to say about it."""
-        if self._file.is_as_seen():
+        if not self._file_is_known or self._file.is_as_seen():
             return None
         found = await asyncio.to_thread(self._file.read_if_changed)
         if found is None:

@@ -86,6 +86,17 @@ def test_a_zygote_that_does_not_start_says_why(program, why):
         Zygote.spawn(program, {}, patience=0.5 if "0.5" in why else 30)
 
 
+def test_its_directory_goes_with_it_where_the_service_was_killed():
+    zygote = Zygote.spawn(ARGV, {}, patience=30)
+    directory = Path(zygote._directory.name)
+    assert directory.is_dir()
+    # All that a service does that is killed.
+    zygote._orders.close()
+    zygote._process.wait(10)
+    assert not directory.exists()
+    zygote.close()
+
+
 @pytest.fixture
 def place():
     with tempfile.TemporaryDirectory(prefix="ks") as directory:

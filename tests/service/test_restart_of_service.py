@@ -118,6 +118,24 @@ async def test_what_was_patched_and_not_yet_run_survives(make_settings):
         assert run["stdout"] == '{"b": 2}\n'
 
 
+async def test_what_was_patched_after_a_restart_is_not_replaced_by_the_file_from_before(
+    make_settings,
+):
+    settings = make_settings()
+    async with service(settings) as api:
+        await api.create(data={"a": 1})
+        await api.run("1")
+    async with service(settings) as api:
+        await api.send("PATCH", "/api/sessions/s", {"data": {"b": 2}})
+        copy = await api.send("POST", "/api/sessions/s/duplicate", {"new_id": "copy"})
+        assert copy.json["data"] == {"b": 2}
+        for what in ("wake", "sleep"):
+            await api.send("POST", f"/api/sessions/s/{what}")
+            assert (await api.session())["data"] == {"b": 2}
+        run = await api.run("print(open('.session_data.json').read())")
+        assert run["stdout"] == '{"b": 2}\n'
+
+
 async def test_what_a_thread_wrote_into_the_data_after_its_run_survives(make_settings):
     settings = make_settings()
     async with service(settings) as api:

@@ -1,0 +1,47 @@
+"""What a session's next answer may say of its memory, by what has happened to the session.
+
+The contract leaves some of this to how far the service has come. Here is what it does today: where
+it learns to do better, its line is changed, and a service that falls back is found out. Whatever is
+said is verified besides: the next run looks at what is there.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Fate(StrEnum):
+    """What can become of a kernel."""
+
+    SLEPT = "the session slept"
+    STOPPED = "the service was stopped by SIGTERM"
+    CRASHED = "the service was killed, while the session was awake"
+    RESTARTED = "the kernel was restarted"
+    KILLED = "the kernel was killed from outside"
+    DIED = "the code ended the kernel"
+    RAN_OUT = "the code ran out of memory"
+    TIMED_OUT = "a run timed out, and on_timeout is restart"
+    GAVE_WAY = "a run timed out and ended when it was interrupted, and on_timeout is interrupt"
+    INTERRUPTED = "a run was interrupted by the caller"
+    DEAF = "a run timed out and went on when it was interrupted, and on_timeout is interrupt"
+    COPIED = "the session is a duplicate"
+    FORKED = "the session is a fork"
+
+
+WORDS: Final[dict[Fate, frozenset[str]]] = {
+    Fate.SLEPT: frozenset({"restored"}),
+    Fate.STOPPED: frozenset({"restored"}),
+    Fate.CRASHED: frozenset({"lost"}),
+    Fate.RESTARTED: frozenset({"lost"}),
+    Fate.KILLED: frozenset({"lost"}),
+    Fate.DIED: frozenset({"lost"}),
+    Fate.RAN_OUT: frozenset({"lost"}),
+    Fate.TIMED_OUT: frozenset({"lost"}),
+    Fate.GAVE_WAY: frozenset({"kept"}),
+    Fate.INTERRUPTED: frozenset({"kept"}),
+    Fate.DEAF: frozenset({"lost"}),
+    Fate.COPIED: frozenset({"restored"}),
+    Fate.FORKED: frozenset({"kept", "restored"}),
+}
+
+KERNELS_OUTLIVE_THE_SERVICE: Final = False
+"""Whether kernels go on after SIGKILL of the service; else every process ends by itself."""

@@ -1,0 +1,118 @@
+"""The service under torture: one after the other on the same directories."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import httpx
+import psutil
+
+from tests.support.process import ServiceProcess
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "interrupt_grace": 3,
+    "terminate_grace": 0.5,
+    "drain_timeout": 20,
+    "pool_min": 1,
+    "pool_max": 2,
+    # Nothing that was answered is to be forgotten, and no session to sleep for want of memory.
+    "keep_runs": 10_000,
+    "min_free_memory": "1MiB",
+}
+_ANSWER_SECONDS: Final = 90.0
+
+
+class Service:
+    """`kernelsvc serve`, which can be killed and started again; a context manager.
+
+    `pids` are those of all its lives, `scratch` the directories outside of its own that they had.
+    """
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
+        self.scratch: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        self.directory = Path(tempfile.mkdtemp(prefix="ks"))
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.stop()
+        shutil.rmtree(self.directory)
+
+    @property
+    def data(self) -> Path:
+        """Where everything is that lasts."""
+        return self.directory / "data"
+
+    @property
+    def runtime(self) -> Path:
+        """Where its sockets are."""
+        return self.directory / "run"
+
+    @property
+    def log(self) -> Path:
+        """What it has logged, in all its lives."""
+        return self.directory / "log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it should answer."""
+        return self._process is not None
+
+    def _start(self) -> None:
+        with self.log.open("a") as log:
+            self._start_with(log)
+
+    def _start_with(self, log: IO[str]) -> None:
+        process = ServiceProcess(log, data_dir=self.data, runtime_dir=self.runtime, **_SETTINGS)
+        self._process: ServiceProcess | None = process.__enter__()
+        self.pids.append(process.process.pid)
+        self.http = httpx.Client(base_url=process.url, timeout=_ANSWER_SECONDS, trust_env=False)
+
+    def start(self) -> None:
+        """Start it again."""
+        assert self._process is None
+        self._start()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        self._note_scratch(process.process.pid)
+        process.__exit__()
+        self.http.close()
+
+    def stop(self) -> None:
+        """SIGTERM; raises AssertionError unless it ends well."""
+        self._end()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._note_scratch(self._process.process.pid)
+        self._process.kill()
+        self._end()
+
+    def _note_scratch(self, pid: int) -> None:
+        try:
+            for child in psutil.Process(pid).children():
+                if child.name() == "kernel-zygote":
+                    self.scratch.add(Path(child.environ()["MPLCONFIGDIR"]))
+        except (psutil.NoSuchProcess, KeyError):
+            return
+
+
+def groups_of(pids: list[int]) -> list[Path]:
+    """The control groups that services of these numbers have made."""
+    prefixes = tuple(f"kernelsvc-{pid}-" for pid in pids)
+    root = Path("/sys/fs/cgroup")
+    return [
+        Path(parent, name)
+        for parent, names, _ in os.walk(root)
+        for name in names
+        if name.startswith(prefixes)
+    ]

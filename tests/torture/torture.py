@@ -1,0 +1,243 @@
+"""Operation after operation, the end of the service now and then, and checks after each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from tests.torture import world
+from tests.torture.checking import Checker
+from tests.torture.choices import KILL_KERNEL, TOGETHER, Choices
+from tests.torture.expectations import KERNELS_OUTLIVE_THE_SERVICE, Fate
+from tests.torture.journal import Journal
+from tests.torture.model import Model
+from tests.torture.requests import Delete, Request
+from tests.torture.sending import Sender
+from tests.torture.service import Service
+from tests.torture.session import FINAL, Session
+from tests.torture.violation import hold
+
+KILL_SERVICE: Final = "kill the service"
+STOP_SERVICE: Final = "stop the service"
+_BETWEEN_THOROUGH_CHECKS: Final = 25
+_WAIT_SECONDS: Final = 60
+_FORK: Final = "/api/sessions/{session_id}/fork"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """So many operations, with so many ends of the service among them, by this seed."""
+
+    seed: int
+    operations: int
+    kills: int
+    stops: int
+
+
+class Torture:
+    """One service, tortured by a plan; raises Violation."""
+
+    def __init__(self, plan: Plan, service: Service, journal: Journal) -> None:
+        self._plan = plan
+        self._service = service
+        self._journal = journal
+        self._random = Random(plan.seed)
+        self._model = Model()
+        self._sender = Sender(service, self._model, journal)
+        self._checker = Checker(service, self._model, self._sender, journal, self._random)
+        can_fork = _FORK in self._sender.json("/openapi.json")["paths"]
+        self._choices = Choices(self._random, self._model, can_fork)
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Do it all; `progress` is told how many operations have been done."""
+        ends = self._when_it_ends()
+        done = 0
+        while (done := self._journal.operations.total()) < self._plan.operations or ends:
+            progress(done)
+            if ends and done >= ends[0][0]:
+                self._end_service(ends.pop(0)[1])
+            else:
+                self._operation()
+            if self._journal.operations.total() // _BETWEEN_THOROUGH_CHECKS > (
+                done // _BETWEEN_THOROUGH_CHECKS
+            ):
+                self._checker.thoroughly()
+        self._finish()
+
+    def _when_it_ends(self) -> list[tuple[int, str]]:
+        kinds = [KILL_SERVICE] * self._plan.kills + [STOP_SERVICE] * self._plan.stops
+        self._random.shuffle(kinds)
+        apart = self._plan.operations / (len(kinds) + 1)
+        moments = (apart * (n + 0.5 + self._random.random()) for n in range(len(kinds)))
+        return list(zip(map(int, moments), kinds, strict=True))
+
+    # ---- one operation
+
+    def _operation(self) -> None:
+        operation = self._choices.operation()
+        if operation == "create":
+            touched = self._alone(self._choices.request(operation, None))
+        elif operation == TOGETHER:
+            requests = self._several()
+            self._journal.note("---- together")
+            self._sender.together(requests)
+            touched = [name for request in requests for name in request.touches]
+        else:
+            session = self._choices.session()
+            touched = [session.id]
+            if session.begun and operation not in ("background", "delete"):
+                self._settle(session)
+            if operation == KILL_KERNEL:
+                self._kill_kernel(session)
+            else:
+                touched = self._alone(self._choices.request(operation, session))
+        self._checker.quickly(touched)
+
+    def _alone(self, request: Request) -> list[str]:
+        self._sender.alone(request)
+        return request.touches
+
+    def _several(self) -> list[Request]:
+        requests: list[Request] = []
+        for _ in range(self._random.randint(2, 5)):
+            operation = self._choices.operation(together=True)
+            same = self._random.random() < 0.5 and requests
+            session = (
+                self._model.sessions[requests[-1].session_id] if same else self._choices.session()
+            )
+            if session.begun:
+                self._settle(session)
+            if operation == "delete" and any(
+                isinstance(one, Delete) and one.session_id == session.id for one in requests
+            ):
+                continue
+            requests.append(self._choices.request(operation, session, alone=False))
+        return requests
+
+    def _kill_kernel(self, session: Session) -> None:
+        self._journal.operations[KILL_KERNEL] += 1
+        if session.kernel is None or session.dozes:
+            self._sender.alone(self._choices.request("run", session))
+        if session.kernel is None or session.dozes:
+            return
+        self._kill(session)
+        session.befell(Fate.KILLED)
+        # The service may not know it yet when the next run comes.
+        session.meanwhile = frozenset({Fate.KILLED})
+
+    def _kill(self, session: Session) -> None:
+        assert session.kernel is not None
+        if (process := world.find(*session.kernel)) is not None:
+            self._journal.note("SIGKILL for the kernel of", session.id, process.pid)
+            process.kill()
+            process.wait(world.PATIENCE)
+
+    # ---- runs in the background
+
+    def _settle(self, session: Session) -> None:
+        """Have the runs of a session that wait or go on come to an end."""
+        self._journal.note("---- settle", session.id)
+        for run_id, script in list(session.begun.items()):
+            path = f"/api/sessions/{session.id}/runs/{run_id}"
+            if script.waits and self._sender.json(path)["status"] not in FINAL:
+                how = self._random.choice(["go", "go", "cancel", "interrupt", "restart", "kill"])
+                self._end_run(session, path, script.go, how)
+            answer = self._sender.json(f"{path}?wait={_WAIT_SECONDS}")
+            self._journal.note("settled", run_id, answer["status"], answer["memory"])
+            self._journal.words[answer["memory"]] += 1
+            hold(answer["status"] in FINAL, "a run in the background is stuck", answer)
+            session.ran(script, answer)
+
+    def _end_run(self, session: Session, path: str, go: str, how: str) -> None:
+        self._journal.note("end the run of", session.id, "by", how)
+        self._journal.operations[f"end a run: {how}"] += 1
+        file = f"/api/sessions/{session.id}/files/{go}"
+        if how == "go":
+            hold(self._sender.ask("PUT", file, content=b"").is_success, "no file can be put")
+            return
+
+        def does_not_run() -> str | None:
+            status = self._sender.json(path)["status"]
+            return None if status == "running" else f"{path} is {status}"
+
+        world.until(does_not_run)
+        if how == "cancel":
+            session.meanwhile |= {Fate.INTERRUPTED}
+            self._sender.ask("DELETE", path)
+        elif how == "interrupt":
+            session.meanwhile |= {Fate.INTERRUPTED}
+            self._sender.ask("POST", f"/api/sessions/{session.id}/interrupt")
+        elif how == "restart":
+            session.meanwhile |= {Fate.RESTARTED}
+            self._sender.ask("POST", f"/api/sessions/{session.id}/restart")
+        elif session.kernel is not None and world.find(*session.kernel) is not None:
+            session.meanwhile |= {Fate.KILLED}
+            self._kill(session)
+        else:
+            self._sender.ask("PUT", file, content=b"")
+
+    # ---- ends of the service
+
+    def _end_service(self, how: str) -> None:
+        self._journal.note(f"==== {how}")
+        self._journal.operations[how] += 1
+        if how == STOP_SERVICE:
+            self._stop()
+        else:
+            self._kill_service()
+        self._journal.note("==== start the service")
+        self._service.start()
+        self._resolve()
+        for session in list(self._model.sessions.values()):
+            if session.begun:
+                self._settle(session)
+        self._checker.thoroughly()
+
+    def _stop(self) -> None:
+        for session in self._model.sessions.values():
+            if session.begun:
+                self._settle(session)
+        self._service.stop()
+        self._model.befell_all(Fate.STOPPED)
+        world.check_nothing_is_left(self._service)
+        self._checker.ended("nothing is left of a service that was stopped")
+
+    def _kill_service(self) -> None:
+        requests = self._several() if self._model.sessions and self._random.random() < 0.8 else []
+        if requests:
+            self._sender.together(requests, self._service.kill)
+        else:
+            self._service.kill()
+        for session in self._model.sessions.values():
+            for script in session.begun.values():
+                session.may_run(script)
+                session.meanwhile |= {Fate.CRASHED}
+        self._model.befell_all(Fate.CRASHED)
+        if not KERNELS_OUTLIVE_THE_SERVICE and self._random.random() < 0.5:
+            world.check_nothing_runs()
+            self._checker.ended("no process is left of a service that was killed")
+
+    def _resolve(self) -> None:
+        """Ask for the sessions of which nobody knows whether they are there."""
+        for session_id, session in list(self._model.may_be.items()):
+            path = f"/api/sessions/{session_id}"
+            if session.is_doomed:
+                self._sender.ask("DELETE", path)
+            status = self._sender.ask("GET", path).status_code
+            hold(status in (200, 404), f"{path} is answered with", status)
+            hold(status == 404 or not session.is_doomed, "a deleted session is there", session_id)
+            self._journal.note(session_id, "is there" if status == 200 else "is not there")
+            del self._model.may_be[session_id]
+            if status == 200:
+                self._model.sessions[session_id] = session
+
+    def _finish(self) -> None:
+        self._journal.note("==== the end")
+        for session in self._model.sessions.values():
+            if session.begun:
+                self._settle(session)
+            self._sender.alone(self._choices.request("run", session))
+        self._checker.thoroughly()
+        self._service.stop()
+        world.check_nothing_is_left(self._service)
+        self._checker.ended("nothing is left of a service that was stopped")
