@@ -9,7 +9,8 @@ from pydantic import (
     Field,
     Strict,
     StrictBool,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from kernelsvc.models.fields import SessionId
@@ -35,14 +36,14 @@ class Fork(BaseModel):
     session_ids: list[SessionId] | None = Field(default=None, min_length=1, max_length=MOST_FORKS)
     reseed: StrictBool = True
 
-    @model_validator(mode="after")
-    def _agrees(self) -> "Fork":
-        ids = self.session_ids
+    @field_validator("session_ids")
+    @classmethod
+    def _agrees(cls, ids: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if ids is not None and len(set(ids)) < len(ids):
-            raise ValueError("session_ids has one id twice")
-        if ids is not None and self.count not in (None, len(ids)):
+            raise ValueError("has one id twice")
+        if ids is not None and info.data.get("count") not in (None, len(ids)):
             raise ValueError("count is another number than that of session_ids")
-        return self
+        return ids
 
 
 class Forked(BaseModel):

@@ -1,5 +1,6 @@
 """The zygote and the sandboxes that hosts are forked into."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,12 +21,16 @@ from tests.support.waiting import eventually
 
 ARGV = [sys.executable, "-m", "kernelsvc.kernel_host"]
 PRIVILEGES = """
-import ctypes
-state = dict(line.split(':\\t') for line in open('/proc/self/status').read().splitlines())
-print(state["NoNewPrivs"], state["Seccomp"])
-print({state[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")})
-print(state["Groups"].split())
+import json, subprocess
+def privileges(status):
+    state = dict(line.split(':\\t') for line in status.splitlines())
+    names = ("NoNewPrivs", "Seccomp", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+    return [int(state[name], 16) for name in names] + [state["Groups"].split()]
+own = open('/proc/self/status').read()
+program = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+print(json.dumps([privileges(own), privileges(program)]))
 """
+CHROOT = 1 << 18
 
 
 pytestmark = pytest.mark.usefixtures("own_zygotes")
@@ -54,12 +59,12 @@ async def test_a_killed_zygote_is_replaced_and_its_kernels_live_on(api, the_zygo
     assert (run["text"], run["memory"]) == ("2", "kept")
 
 
-async def test_a_kernel_has_no_privileges_left(api):
+async def test_a_kernel_may_change_its_root_directory_and_has_no_other_privilege_left(api):
     await api.create()
-    run = await api.run(PRIVILEGES)
-    flags, capabilities, groups = run["stdout"].splitlines()
-    assert (flags, capabilities) == ("1 2", "{'0000000000000000'}")
-    assert groups == "[]" or os.getuid() != 0
+    own, program = json.loads((await api.run(PRIVILEGES))["stdout"])
+    assert own[:-1] == [1, 2, 0, CHROOT, CHROOT, 0, 0]
+    assert program[:-1] == [1, 2, 0, 0, 0, 0, 0]
+    assert own[-1] == program[-1] == [] or os.getuid() != 0
 
 
 async def test_hosts_that_have_ended_leave_no_process_behind(api, the_zygote):

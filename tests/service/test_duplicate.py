@@ -144,7 +144,7 @@ async def test_a_copy_that_breaks_off_leaves_nothing_even_where_the_service_is_k
     settings = make_settings()
     placed = asyncio.Event()
 
-    async def crash(self, record, copy_of=None):
+    async def crash(self, record, copy_of=None, **options):
         placed.set()
         raise asyncio.CancelledError
 

@@ -1,1 +1,0 @@
-"""An annex of a sandbox: another session's files, and nothing else of it."""
