@@ -67,6 +67,7 @@ class Host:
         self._pid: int | None = None
         self._returncode: int | None = None
         self._ready: int | None = None
+        self._worker: int | None = None
         self._is_program = False
         self._connection_file = ""
         self._hung_up = False
@@ -122,6 +123,8 @@ class Host:
                     self._signal(signal.SIGKILL)
                 case wire.SweepChildren(kernel=self._kernel, since=since):
                     self._report(wire.ChildrenSwept(self._kernel, self._sweep(since)))
+                case wire.AskKernel(kernel=kernel):
+                    self._tell(kernel)
                 case _:
                     # For a kernel that has ended already: its exit is on its way to the service.
                     continue
@@ -137,6 +140,14 @@ class Host:
         except OSError:
             self._hung_up = True
 
+    def _tell(self, kernel: int) -> None:
+        """Say what has become of a kernel, to who may have missed it."""
+        if kernel == self._kernel and self._pid is not None and self._worker is not None:
+            self._report(wire.KernelReady(kernel, self._worker))
+        else:
+            known = self._returncode if kernel == self._kernel else None
+            self._report(wire.KernelExited(kernel, -signal.SIGKILL if known is None else known))
+
     def _start(self, command: wire.StartKernel) -> None:
         if self._pid is not None:
             raise wire.WireError("this host has a kernel already")
@@ -148,7 +159,7 @@ class Host:
             self._become_kernel(command, ready_in_child, host)
         os.close(ready_in_child)
         self._kernel, self._pid, self._returncode, self._ready = command.kernel, pid, None, ready
-        self._connection_file = command.connection_file
+        self._connection_file, self._worker = command.connection_file, None
         self._is_program = bool(command.argv)
         self._selector.register(ready, selectors.EVENT_READ, self._kernel_is_ready)
         self._report(wire.KernelStarted(command.kernel, pid))
@@ -199,7 +210,8 @@ class Host:
         self._forget_ready()
         # A program that is begun closes its end by that; one that cannot be has exited next.
         if announced or self._is_program:
-            self._report(wire.KernelReady(self._kernel, int(announced or self._pid)))
+            self._worker = int(announced or self._pid)
+            self._report(wire.KernelReady(self._kernel, self._worker))
 
     def _forget_ready(self) -> None:
         if self._ready is not None:

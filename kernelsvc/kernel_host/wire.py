@@ -95,6 +95,14 @@ class SweepChildren:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AskKernel:
+    """To the host, by a service that has not started it: say `KernelReady` or `KernelExited`."""
+
+    name: ClassVar[str] = "ask"
+    kernel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostForked:
     """From the zygote, over the host's control socket: it is process `pid` outside."""
 
@@ -144,7 +152,7 @@ class KernelExited:
     returncode: int
 
 
-Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren
+Command = ForkHost | StartKernel | SignalKernel | KillKernel | SweepChildren | AskKernel
 Report = HostForked | KernelStarted | KernelReady | ChildrenSwept | KernelExited
 
 _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
@@ -158,6 +166,7 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
         SignalKernel,
         KillKernel,
         SweepChildren,
+        AskKernel,
         HostForked,
         KernelStarted,
         KernelReady,

@@ -18,6 +18,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -29,7 +30,7 @@ from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
 from kernelsvc.kernels.channel import Channel, Readers
 from kernelsvc.kernels.host import HostedKernel
-from kernelsvc.models.event import Event, Idle, Replied, Started
+from kernelsvc.models.event import Event, Idle, Latest, Replied, Started
 from kernelsvc.models.memory import MemoryTold
 
 LOST_SECONDS = 1.0
@@ -177,8 +178,14 @@ class Kernel:
         self._watching: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
         self._execution: Execution | None = None
+        self._asked: asyncio.Future[Latest] | None = None
         self._heard = asyncio.Event()
         self.ended = asyncio.Event()
+
+    @property
+    def connection(self) -> tuple[str, str]:
+        """What its sockets' files are called, and the key that messages are signed with."""
+        return Path(self._manager.ip).name, self._session.key.decode()
 
     async def connect(self) -> None:
         """Attach to the kernel and make sure that its output arrives here.
@@ -187,14 +194,22 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
+        self.attach()
+        await self.until_heard()
+
+    def attach(self) -> None:
+        """Open the channels; nothing can be relied upon before `until_heard`."""
         client = _client(self._manager, self._context)
         identity = self._session.bsession
         self._shell = self._open(client.connect_shell(identity=identity), self._hear_reply)
-        self._control = self._open(client.connect_control(identity=identity), lambda frames: None)
+        self._control = self._open(client.connect_control(identity=identity), self._hear_control)
         self._iopub = self._open(client.connect_iopub(), self._hear)
         monitor = self._iopub.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._open(monitor, lambda frames: self._disconnected.set())
         self._watching = asyncio.create_task(self._watch())
+
+    async def until_heard(self) -> None:
+        """Return when it is heard over iopub; raises KernelStartFailed where it has ended."""
         while not await self.answers(_NUDGE_SECONDS):
             if self.ended.is_set():
                 raise KernelStartFailed(f"it ended with {self.process.exited.result()} at once")
@@ -222,11 +237,35 @@ class Kernel:
             wait.cancel()
 
     def execute(
-        self, code: str, env: dict[str, str], stdin: str | None, sink: EventSink
+        self,
+        code: str,
+        env: dict[str, str],
+        stdin: str | None,
+        sink: EventSink,
+        note: Callable[[str], None],
     ) -> Execution:
-        """Send an execute request; `sink` gets what it puts out, as it comes."""
+        """Send an execute request; `sink` gets what it puts out, as it comes.
+
+        `note` is told the request's id before the kernel can have it.
+        """
         metadata = messages.execute_metadata(env, stdin)
-        return self._send_request(messages.execute_content(code), metadata, sink)
+        return self._send_request(messages.execute_content(code), metadata, sink, note)
+
+    def take_up(self, request_id: str, sink: EventSink, started_at: float) -> Execution:
+        """An execute request that an earlier service has sent, so long ago (loop's clock)."""
+        execution = self._execution = Execution(request_id, sink)
+        execution.started_at = started_at
+        return execution
+
+    async def latest(self) -> Latest:
+        """Which execute request it works on, or how the latest has ended.
+
+        It answers while it works, unless its code lets no other thread have a word. None may ever
+        come: who calls bounds the time.
+        """
+        self._asked = asyncio.get_running_loop().create_future()
+        self._send(self._control, self._session.msg("latest_request", {}))
+        return await self._asked
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
@@ -265,10 +304,15 @@ class Kernel:
         return self._send_request(nothing, metadata, lambda event: None)
 
     def _send_request(
-        self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink
+        self,
+        content: dict[str, Any],
+        metadata: dict[str, Any],
+        sink: EventSink,
+        note: Callable[[str], None] = lambda request_id: None,
     ) -> Execution:
         message = self._session.msg("execute_request", content, metadata=metadata)
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
+        note(execution.request_id)
         if self.ended.is_set():
             execution.end()
         else:
@@ -291,6 +335,13 @@ class Kernel:
             execution.hear(event)
         else:
             self.on_late(request_id, event)
+
+    def _hear_control(self, frames: list[bytes]) -> None:
+        if self._asked is None or self._asked.done():
+            return
+        message = messages.unpack(self._session, frames)
+        if message is not None and (latest := messages.latest(message)) is not None:
+            self._asked.set_result(latest)
 
     def _hear_reply(self, frames: list[bytes]) -> None:
         message = messages.unpack(self._session, frames)

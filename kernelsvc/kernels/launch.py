@@ -20,7 +20,8 @@ from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.channel import Readers
-from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.kernels.keeping import Keeping, Lifeline
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.provisioner import HostProvisioner
@@ -67,6 +68,7 @@ class Seat:
     limits: Limits
     internet: bool
     egress: Egress | None
+    lifeline: Lifeline | None = None
 
     def has_moved(self, workspace: Path) -> None:
         """The directory that is its workspace is at this path now."""
@@ -88,8 +90,15 @@ class Seat:
         """
         return await self.host.connect(port)
 
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors by which it can be kept beyond this service; raises OSError."""
+        return self.host.lifelines() | (self.egress.lifelines() if self.egress else {})
+
     async def close(self) -> None:
         """End the host and its kernel, and remove what was made for them."""
+        lifeline, self.lifeline = self.lifeline, None
+        if lifeline is not None:
+            await lifeline.let_go()
         await self.host.close()
         if self.egress is not None:
             await self.egress.close()
@@ -103,7 +112,8 @@ class Seat:
 class Launcher:
     """Starts hosts and kernels; owns the ZeroMQ context that their clients share.
 
-    Hosts import the modules `preload`, which their kernels then have at once.
+    Hosts import the modules `preload`, which their kernels then have at once. `keeping` is for
+    those that are to outlive the service.
     """
 
     def __init__(
@@ -113,13 +123,16 @@ class Launcher:
         patience: float,
         internet: EgressPolicy | None = None,
         preload: tuple[str, ...] = (),
+        keeping: Keeping | None = None,
     ) -> None:
+        self.keeping = keeping or Keeping(runtime.path, 0)
         self._runtime = runtime
         self._internet = internet or EgressPolicy()
         self._preload = preload
-        self._isolation = isolation
+        self.isolation = isolation
         self._patience = patience
-        self._numbers = itertools.count(1)
+        # What an earlier service has left in the directory keeps its name.
+        self._numbers = itertools.count(runtime.first_number())
         self._context = zmq.asyncio.Context()
         self._readers = Readers()
         self._specs = KernelSpecs()
@@ -132,7 +145,7 @@ class Launcher:
 
         Only in a sandbox is every workspace at the same path.
         """
-        return self._isolation.is_sandbox
+        return self.isolation.is_sandbox
 
     async def seat(
         self,
@@ -160,11 +173,11 @@ class Launcher:
                 if held_back:
                     enclosure.hold_back(True)
                 egress = None
-                if internet and self._isolation.is_sandbox:
+                if internet and self.isolation.is_sandbox:
                     egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
                     undo.push_async_callback(egress.close)
                 environment = _environment(enclosure)
-                if self._isolation.is_sandbox:
+                if self.isolation.is_sandbox:
                     offer = egress.fd_for_inside if egress else None
                     zygote = await self._zygote_for(argv)
                     host = await KernelHost.fork(enclosure, zygote, offer)
@@ -212,39 +225,21 @@ class Launcher:
         OSError where there is more in the sandbox than the limits allow.
         """
         if limits != seat.limits:
-            seat.enclosure = self._isolation.limited(seat.enclosure, limits)
+            seat.enclosure = self.isolation.limited(seat.enclosure, limits)
             seat.limits = limits
 
     def _enclose(self, place: Place, limits: Limits) -> Enclosure:
         place.runtime.mkdir(mode=0o700)
-        return self._isolation.enclose(place, limits)
+        return self.isolation.enclose(place, limits)
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
-        name = str(next(self._numbers))
-        manager = _Manager(
-            kernel_name=kernelspec,
-            kernel_spec_manager=self._specs,
-            # The manager's own; what the kernel reads is written inside, by its host.
-            connection_file=str(self._runtime.path / f"{name}.json"),
-            transport="ipc",
-            ip=str(seat.place.runtime / f"{name}-ipc"),
-            context=self._context,
-        )
-        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
-            setattr(manager, f"{channel}_port", port)
+        manager = self._manager(seat, kernelspec, f"{next(self._numbers)}-ipc")
         await manager.start_kernel(host=seat.host, enclosure=seat.enclosure, env=seat.environment)
         provisioner = manager.provisioner
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
-        kernel = Kernel(
-            manager,
-            provisioner.kernel,
-            self._context,
-            self._readers,
-            on_late,
-            no_op=no_op_of(provisioner.kernel_spec),
-        )
+        kernel = self._kernel(manager, provisioner.kernel, on_late)
         try:
             async with asyncio.timeout(self._patience):
                 process = provisioner.kernel
@@ -265,6 +260,39 @@ class Launcher:
             await kernel.close()
             raise
         return kernel
+
+    def _manager(self, seat: Seat, kernelspec: str, sockets: str) -> _Manager:
+        manager = _Manager(
+            kernel_name=kernelspec,
+            kernel_spec_manager=self._specs,
+            # The manager's own; what the kernel reads is written inside, by its host.
+            connection_file=str(self._runtime.path / f"{sockets.removesuffix('-ipc')}.json"),
+            transport="ipc",
+            ip=str(seat.place.runtime / sockets),
+            context=self._context,
+        )
+        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
+            setattr(manager, f"{channel}_port", port)
+        return manager
+
+    def _kernel(self, manager: _Manager, process: HostedKernel, on_late: LateSink) -> Kernel:
+        spec = manager.kernel_spec
+        assert spec is not None
+        return Kernel(manager, process, self._context, self._readers, on_late, no_op=no_op_of(spec))
+
+    def kernel_again(
+        self,
+        seat: Seat,
+        kernelspec: str,
+        connection: tuple[str, str],
+        process: HostedKernel,
+        on_late: LateSink,
+    ) -> Kernel:
+        """A kernel that an earlier service has started, by its `connection`."""
+        sockets, key = connection
+        manager = self._manager(seat, kernelspec, sockets)
+        manager.session.key = key.encode()
+        return self._kernel(manager, process, on_late)
 
     async def close(self) -> None:
         """End the zygote, free the ZeroMQ context."""

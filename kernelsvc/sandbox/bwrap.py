@@ -77,8 +77,10 @@ def command(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> list[str]:
 def _sandbox(policy: SandboxPolicy, place: Place, seccomp_fd: int) -> Iterator[str]:
     # User, mount, PID, network, IPC, UTS and cgroup namespaces.
     yield "--unshare-all"
-    # The host of the service ends, however it does: so does the sandbox.
-    yield "--die-with-parent"
+    # The first stage ends, however it does: so does the sandbox. What stands without one may
+    # outlive the service, and ends when it is hung up on (`standing`).
+    if policy.host_id is not None:
+        yield "--die-with-parent"
     # No terminal to type into (TIOCSTI).
     yield "--new-session"
     # The program is process 1: nothing survives it.
@@ -164,7 +166,7 @@ def _as_unprivileged(policy: SandboxPolicy, shown: list[str], places: Iterable[P
     ]
     identity = str(policy.host_id)
     return [
-        *("bwrap", "--die-with-parent"),
+        "bwrap",
         *above,
         *_programs(),
         *("--bind", "/proc", "/proc", "--dev-bind", "/dev", "/dev"),

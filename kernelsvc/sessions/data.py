@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kernelsvc.files.directory import Owner
-from kernelsvc.files.session_data import DataFile
+from kernelsvc.files.session_data import DataFile, Signature
 
 Data = dict[str, Any]
 
@@ -25,6 +25,15 @@ class DataSync:
         self._file = DataFile(workspace, max_bytes, owner)
         self._patched = False
         self._file_is_stale = True
+
+    @property
+    def seen(self) -> Signature | None:
+        """What the file was like when it was last seen."""
+        return self._file.seen
+
+    def resume(self, seen: Signature | None) -> None:
+        """A run goes on that began under an earlier service; the file was like that then."""
+        self._file.seen = seen
 
     def patch(self, value: Data) -> None:
         """The caller replaces the data."""

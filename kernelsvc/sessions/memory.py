@@ -128,6 +128,32 @@ class SessionMemory:
 
     async def ready(self) -> Kernel:
         """A kernel that runs, with the memory from before the session slept; as `ensure` raises."""
+        kernel = await self._ready()
+        await self._slot.keep(self.told)
+        return kernel
+
+    def told(self) -> dict[str, Any]:
+        """What a next service has to know that goes on with the kernel that holds it."""
+        return {
+            "lost": self.lost,
+            "restored": self.restored,
+            "woken": list(self.woken.restored),
+            "not_woken": [missing.model_dump() for missing in self.woken.not_restored],
+        }
+
+    def take_over(self, told: dict[str, Any], *, is_news: bool, has_file: bool) -> None:
+        """Go on with a kernel of an earlier service, by what that has `told`.
+
+        `is_news`: no answer has had it yet. `has_file`: there is one, so no run has begun since.
+        """
+        self.lost = told["lost"] if is_news else None
+        self.restored = told["restored"] if is_news else None
+        missing = [NotRestored(**each) for each in told["not_woken"]]
+        self.woken = Woken(tuple(told["woken"]), tuple(missing))
+        is_same = self._file is _File.WAITS and has_file
+        self._file = _File.SAME if is_same else _File.NONE
+
+    async def _ready(self) -> Kernel:
         if self._file is _File.OLD:
             await self.diverge()
         kernel = await self._slot.ensure()

@@ -3,12 +3,14 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.files.handover import NotHandedOver
+from kernelsvc.kernels.inheritance import keep
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.launch import Seat
@@ -16,6 +18,7 @@ from kernelsvc.kernels.pool import Kind
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.spent import pid_outside
@@ -31,7 +34,7 @@ class KernelSlot:
 
     The methods that change the kernel are called by one task at a time (the session's turn).
     `on_death` is called when a kernel has ended that nobody ended through this object. `internet`
-    holds from the next start of a kernel.
+    holds from the next start of a kernel. One that `is_kept` may outlive the service.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class KernelSlot:
         self.kernel: Kernel | None = None
         self.is_starting = False
         self.failure: str | None = None
+        self.is_kept = parts.launcher.can_prepare and parts.launcher.keeping.is_on
         self._session_id = record.id
         self._kernelspec = parts.languages.kernelspec(record.language)
         self._room = room
@@ -184,6 +188,40 @@ class KernelSlot:
         finally:
             if needs_seat and self._seat is None:
                 self._capacity.give_back()
+
+    def take_over(self, seat: Seat, kernel: Kernel) -> None:
+        """Have a kernel that an earlier service has started, with its seat."""
+        self._capacity.take_over()
+        self._seat, self.kernel = seat, kernel
+        self._oom_kills = seat.enclosure.oom_kills()
+        self._watch = asyncio.create_task(self._watch_for_death(kernel))
+
+    async def keep(self, more: Callable[[], Mapping[str, Any]], run: bytes | None = None) -> None:
+        """See to it that the kernel outlives the service; `more` is for the next one.
+
+        What cannot be kept ends with the service.
+        """
+        seat, kernel = self._seat, self.kernel
+        if not self.is_kept or seat is None or kernel is None:
+            return
+        before = seat.lifeline
+        if before is not None and before.about is kernel:
+            return
+        told = more()
+        try:
+            seat.lifeline = await keep(
+                self._launcher, self._session_id, self._kernelspec, seat, kernel, told, run
+            )
+        except OSError as error:
+            log.warning("kernel_not_kept", session_id=self._session_id, reason=str(error))
+        else:
+            if before is not None:
+                before.replaced()
+
+    def note(self, going: Going) -> None:
+        """A run is about to begin."""
+        if self._seat is not None and self._seat.lifeline is not None:
+            self._seat.lifeline.note_run(going.line())
 
     @property
     def seat(self) -> Seat | None:
