@@ -10,6 +10,7 @@ The zygote runs nothing that comes from a session and hears nobody but the servi
 all sandboxes alike is the layout of memory and the seed of Python's hashes.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -37,7 +38,11 @@ class Zygote:
         self._run_host = run_host
 
     def serve(self) -> None:
-        """Carry out orders until the service hangs up."""
+        """Carry out orders until the service hangs up; then stay for as long as a host does.
+
+        They may outlive the service. Process 1 of a sandbox ends when each process in it has been
+        collected, and their parent is here: who else would be is not known to do that.
+        """
         set_name("kernel-zygote")
         # The forks that go on as hosts stay below this process. Nobody waits for their end: the
         # service hears of it by itself.
@@ -47,10 +52,14 @@ class Zygote:
         while True:
             order, fds, _, _ = socket.recv_fds(self._orders, wire.MAX_LINE_BYTES, _MOST_FDS)
             if not order:
-                return
+                break
             command = wire.decode(order)
             assert isinstance(command, wire.ForkHost)
             self._fork(command, fds)
+        self._orders.close()
+        with contextlib.suppress(ChildProcessError):
+            # Returns when none is left, as ends of children are ignored.
+            os.wait()
 
     def _fork(self, command: wire.ForkHost, fds: list[int]) -> None:
         try:
