@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -22,11 +23,13 @@ from kernelsvc.api.base import ApiContext
 from kernelsvc.api.routes import make_application
 from kernelsvc.errors import CannotStart, NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
+from kernelsvc.kernels.keeping import Keeping
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.metrics import Metrics
 from kernelsvc.models.fields import Bounds
+from kernelsvc.sessions.adopting import going_of
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
@@ -92,17 +95,25 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         )
         if not await keys.has_keys() and not on_loopback:
             raise CannotStart(_NO_KEY.format(host=settings.host))
-        runtime = RuntimeDirectory(settings.runtime_dir)
-        runtime.open()
-        stack.callback(runtime.close)
+        keeping = Keeping(settings.data_dir, settings.orphan_grace)
+        # What an earlier service has left does not end with one that cannot start.
+        stack.callback(keeping.hang_up)
         isolation = await asyncio.to_thread(from_settings.isolate, settings, on_loopback)
         stack.callback(isolation.close)
+        orphans, left, lock = await asyncio.to_thread(keeping.take_over)
+        runtime = RuntimeDirectory(settings.runtime_dir)
+        if left is not None and lock is not None:
+            runtime.inherit(left, lock, {Path(orphan.seat).name for orphan in orphans})
+        runtime.open()
+        stack.callback(runtime.close)
+        await asyncio.to_thread(keeping.begin, runtime, isolation.groups)
         launcher = Launcher(
             runtime,
             isolation,
             settings.kernel_start_timeout,
             from_settings.egress_policy(settings),
             settings.preload,
+            keeping,
         )
         stack.push_async_callback(launcher.close)
 
@@ -114,7 +125,8 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             settings.data_dir / "runs.journal",
             settings.keep_runs_for,
         )
-        await runs.open()
+        found = [going.run_id for orphan in orphans if (going := going_of(orphan))]
+        await runs.open(found)
         stack.push_async_callback(runs.close)
         poster = from_settings.poster(settings)
         secret = await asyncio.to_thread(from_settings.callback_secret, settings)
@@ -144,6 +156,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             poster.check,
             CodeStore(database),
             setups,
+            tuple(orphans),
         )
         service = SessionService(parts)
 
@@ -181,6 +194,8 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(http.close_all_connections)
         stack.push_async_callback(context.flush, settings.drain_timeout)
         await service.open()
+        runtime.is_left_behind = False
+        stack.push_async_callback(asyncio.to_thread, keeping.farewell)
         stack.push_async_callback(service.close)
         http.add_sockets(sockets)
         stack.callback(http.stop)

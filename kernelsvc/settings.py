@@ -52,6 +52,14 @@ def _duration(value: Any) -> float:
 Duration = Annotated[float, BeforeValidator(_duration)]
 
 
+def _duration_or_none(value: Any) -> float:
+    """A duration, or 0."""
+    return 0.0 if str(value) in ("0", "0.0") else _duration(value)
+
+
+DurationOrNone = Annotated[float, BeforeValidator(_duration_or_none)]
+
+
 def _size(value: Any) -> int | None:
     """A size; in the environment a number is text, too."""
     return parse_size(int(value) if isinstance(value, str) and value.isdigit() else value)
@@ -150,6 +158,7 @@ class Settings(BaseSettings):
     memory_file_bytes: RequiredSize = 1 << 30
     kernel_start_timeout: Duration = 60.0
     drain_timeout: Duration = 30.0
+    orphan_grace: DurationOrNone = 60.0
     max_queued_runs: PositiveInt = 16
     max_sessions: PositiveInt = 10_000
     max_kernels: PositiveInt = 200
@@ -201,6 +210,7 @@ class Settings(BaseSettings):
             "sleep_save_timeout",
             "callback_timeout",
             "callback_first_pause",
+            "orphan_grace",
             "proxy_timeout",
             "setup_timeout",
         ):

@@ -66,6 +66,8 @@ def make_settings(tmp_path: Path, zygotes: Zygotes) -> Iterator[Callable[..., Se
             # Most tests have one session: a kernel that waits for another would be in vain.
             "pool_min": 0,
             "pool_max": 0,
+            # A service in this process cannot be killed without it.
+            "orphan_grace": 0,
         }
         return load_settings(**{**defaults, **changes})
 

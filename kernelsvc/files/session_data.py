@@ -38,7 +38,7 @@ class DataRead:
 
 
 class DataFile:
-    """The file in one workspace, and what it was like when the service last saw it."""
+    """The file in one workspace; `seen` is what it was like when the service last saw it."""
 
     def __init__(self, workspace: Path, max_bytes: int, owner: Owner | None = None) -> None:
         self._path = workspace / DATA_FILE
@@ -46,7 +46,7 @@ class DataFile:
         self._workspace = os.fsencode(workspace.name)
         self._max_bytes = max_bytes
         self._owner = owner
-        self._seen: Signature | None = None
+        self.seen: Signature | None = None
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace the file, whatever it has become, by one that holds `data`."""
@@ -64,7 +64,7 @@ class DataFile:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=workspace)
                 raise
-            self._seen = _signature(workspace)
+            self.seen = _signature(workspace)
 
     def _write_new(self, workspace: int, name: bytes, data: dict[str, Any]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,9 +76,9 @@ class DataFile:
     def read_if_changed(self) -> DataRead | None:
         """What the code has put there since the last call or `write`; None for nothing new."""
         signature = self._signature()
-        if signature == self._seen:
+        if signature == self.seen:
             return None
-        self._seen = signature
+        self.seen = signature
         if signature is None:
             return None
         try:
@@ -93,7 +93,7 @@ class DataFile:
         the very file that was seen.
         """
         try:
-            return _of(os.lstat(self._path)) == self._seen
+            return _of(os.lstat(self._path)) == self.seen
         except OSError:
             return False
 

@@ -125,6 +125,8 @@ class Host:
                 self._copy(command)
             case wire.ForgetKernel(kernel=number):
                 self._forget(self._kernels.get(number))
+            case wire.AskKernel(kernel=number):
+                self._tell(number)
             case wire.SignalKernel() | wire.KillKernel() | wire.SweepChildren():
                 # Of one that has ended already, the exit is on its way to the service.
                 kernel = self._kernels.get(command.kernel)
@@ -160,6 +162,18 @@ class Host:
     def _add(self, kernel: Hosted) -> None:
         self._kernels[kernel.number] = kernel
         self._selector.register(kernel.keeper.heard, selectors.EVENT_READ, kernel.hear_snapshots)
+
+    def _tell(self, number: int) -> None:
+        """Say what has become of a kernel, to who may have missed it, and has it alone."""
+        kernel = self._kernels.get(number)
+        for other in list(self._kernels.values()):
+            if other is not kernel:
+                self._forget(other)
+        if kernel is not None and kernel.pid is not None and kernel.worker is not None:
+            self._report(wire.KernelReady(number, kernel.worker))
+        else:
+            known = None if kernel is None else kernel.returncode
+            self._report(wire.KernelExited(number, -signal.SIGKILL if known is None else known))
 
     def _start(self, command: wire.StartKernel) -> None:
         before = self._kernels.get(self._own)
@@ -267,7 +281,8 @@ class Host:
         self._forget_ready(kernel)
         # A program that is begun closes its end by that; one that cannot be has exited next.
         if announced or kernel.is_program:
-            self._report(wire.KernelReady(kernel.number, int(announced or kernel.pid)))
+            kernel.worker = int(announced or kernel.pid)
+            self._report(wire.KernelReady(kernel.number, kernel.worker))
 
     def _forget_ready(self, kernel: Hosted) -> None:
         if kernel.ready is not None:

@@ -16,8 +16,9 @@ FORKING_SECONDS = 1.0
 class Hosted:
     """A kernel that runs, with `pid`, or has ended, of which there may be a snapshot.
 
-    `directory` is its working directory as it starts, `root` its root directory; both are paths,
-    the latter as the host has it. Freed by `free`.
+    `worker` is the process that does the work, once it is ready: itself, or another. `directory` is
+    its working directory as it starts, `root` its root directory; both are paths, the latter as the
+    host has it. Freed by `free`.
     """
 
     def __init__(self, number: int, connection_file: str, directory: str, root: str = "/") -> None:
@@ -26,6 +27,7 @@ class Hosted:
         self.directory = directory
         self.keeper = Keeper()
         self.pid: int | None = None
+        self.worker: int | None = None
         self.returncode: int | None = None
         self.ready: int | None = None
         self.is_program = False
@@ -35,7 +37,7 @@ class Hosted:
     def begin_anew(self, number: int, connection_file: str) -> None:
         """It has ended; its snapshot takes its place, as that number."""
         self.number, self.connection_file = number, connection_file
-        self.returncode, self.is_program = None, False
+        self.worker, self.returncode, self.is_program = None, None, False
 
     @property
     def is_there(self) -> bool:

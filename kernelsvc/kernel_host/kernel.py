@@ -23,6 +23,7 @@ from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
 from zmq.eventloop.zmqstream import ZMQStream
 
+from kernelsvc.kernel_host.latest import LATEST_REQUEST, LatestRun
 from kernelsvc.kernel_host.memory import told
 from kernelsvc.kernel_host.memory.state import Baseline
 from kernelsvc.kernel_host.shell import Shell
@@ -56,6 +57,8 @@ class Kernel(IPythonKernel):
         self._exit_code = 0
         self._interrupted = False
         self._stdin: io.StringIO | None = None
+        self._latest = LatestRun()
+        self.control_handlers[LATEST_REQUEST] = self._tell_latest
         assert self.shell is not None
         self.shell.events.register("post_run_cell", self._note_result)
         warnings.filterwarnings("ignore", message="To exit: use 'exit'")
@@ -171,6 +174,7 @@ class Kernel(IPythonKernel):
         if (memory := metadata[METADATA_KEY].get("memory")) is not None:
             self._remember(parent, memory)
             return
+        self._latest.begin(parent)
         silent = asked["silent"]
         if not silent:
             self.execution_count += 1
@@ -213,7 +217,13 @@ class Kernel(IPythonKernel):
             "execution_count": reply["execution_count"],
             "exit_code": self._exit_code,
         }
+        self._latest.end(parent, ended)
         self.iopub_thread.send_at_once(self._status("idle", parent, ended))
+
+    async def _tell_latest(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Called in the control channel's thread, for a service that has not been there before."""
+        assert self.session is not None
+        self.session.send(stream, "latest_reply", self._latest.told(), parent, ident)
 
     async def do_execute(
         self,

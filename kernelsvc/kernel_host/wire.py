@@ -157,6 +157,14 @@ class ForgetKernel:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AskKernel:
+    """To the host, by a service that has not started it: say `KernelReady` or `KernelExited`."""
+
+    name: ClassVar[str] = "ask"
+    kernel: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HostForked:
     """From the zygote, over the host's control socket: it is process `pid` outside."""
 
@@ -242,6 +250,7 @@ Command = (
     | KillKernel
     | SweepChildren
     | ForgetKernel
+    | AskKernel
 )
 Report = (
     HostForked
@@ -269,6 +278,7 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
         KillKernel,
         SweepChildren,
         ForgetKernel,
+        AskKernel,
         HostForked,
         AnnexOpened,
         KernelStarted,

@@ -11,6 +11,7 @@ The zygote runs nothing that comes from a session and hears nobody but the servi
 all sandboxes alike is the layout of memory and the seed of Python's hashes.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,7 +40,11 @@ class Zygote:
         self._run_host = run_host
 
     def serve(self) -> None:
-        """Carry out orders until the service hangs up."""
+        """Carry out orders until the service hangs up; then stay for as long as a host does.
+
+        They may outlive the service. Process 1 of a sandbox ends when each process in it has been
+        collected, and their parent is here: who else would be is not known to do that.
+        """
         set_name("kernel-zygote")
         # The forks that go on as hosts stay below this process. Nobody waits for their end: the
         # service hears of it by itself.
@@ -49,7 +54,7 @@ class Zygote:
         while True:
             order, fds, _, _ = socket.recv_fds(self._orders, wire.MAX_LINE_BYTES, _MOST_FDS)
             if not order:
-                return
+                break
             command = wire.decode(order)
             try:
                 if os.fork() == 0:
@@ -60,6 +65,10 @@ class Zygote:
             finally:
                 for fd in fds:
                     os.close(fd)
+        self._orders.close()
+        with contextlib.suppress(ChildProcessError):
+            # Returns when none is left, as ends of children are ignored.
+            os.wait()
 
     def _carry_out(self, command: wire.Command | wire.Report, fds: list[int]) -> NoReturn:
         """In a fork: what it was forked for."""

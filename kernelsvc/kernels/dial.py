@@ -8,6 +8,7 @@ import contextlib
 import errno
 import itertools
 import os
+import secrets
 import socket
 from typing import Self
 
@@ -24,7 +25,8 @@ class Dial:
     def __init__(self, ours: socket.socket) -> None:
         ours.setblocking(False)
         self._ours = ours
-        self._numbers = itertools.count(1)
+        # Answers to what an earlier service has asked at this socket may still come.
+        self._numbers = itertools.count(secrets.randbits(31))
         self._waiting: dict[int, asyncio.Future[socket.socket]] = {}
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
@@ -33,6 +35,10 @@ class Dial:
         """One, and the end that the host is given."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
+
+    def fileno(self) -> int:
+        """The descriptor of this end."""
+        return self._ours.fileno()
 
     async def connect(self, port: int) -> socket.socket:
         """A connection to what listens on this port inside; raises OSError.

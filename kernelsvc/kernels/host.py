@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import itertools
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from kernelsvc.kernel_host import wire
+from kernelsvc.kernels.body import Body, Program
 from kernelsvc.kernels.dial import Dial, connect_outside
 from kernelsvc.kernels.hosted import KILLED, HostedKernel, Memory
 from kernelsvc.kernels.zygote import Zygote
@@ -25,46 +24,6 @@ from kernelsvc.sandbox.standing import StandingSandbox
 
 _EXIT_SECONDS = 15.0
 _STDERR_BYTES = 4096
-
-
-class Body(Protocol):
-    """What ends with a host: its process, or the sandbox that it is in."""
-
-    process: subprocess.Popen[bytes]
-
-    def kill(self) -> None:
-        """SIGKILL it, with everything inside."""
-
-    def leave(self) -> None:
-        """The host is hung up on, or gone: end what would not end with it."""
-
-    def wait(self, seconds: float) -> None:
-        """Wait until nothing of it is left; raises subprocess.TimeoutExpired. Blocks."""
-
-    def close(self) -> None:
-        """Free what it has here."""
-
-
-class _Program:
-    """A host that was started as a program."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            # A process that has not been waited for keeps its number.
-            if self.process.returncode is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def leave(self) -> None:
-        pass
-
-    def wait(self, seconds: float) -> None:
-        self.process.wait(seconds)
-
-    def close(self) -> None:
-        pass
 
 
 class KernelHost:
@@ -79,7 +38,7 @@ class KernelHost:
         self._body = body
         self._dial = dial
         self._writer = writer
-        self.numbers = itertools.count(1)
+        self._numbers = itertools.count(1)
         self._kernels: dict[int, HostedKernel] = {}
         self._stderr: int | None = stderr
         self._last_words = b""
@@ -105,7 +64,7 @@ class KernelHost:
                 start_new_session=True,
                 env=dict(env),
             )
-            return _Program(process)
+            return Program(process)
 
         return await cls._start(start)
 
@@ -156,10 +115,45 @@ class KernelHost:
             raise
         finally:
             os.close(stderr)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=wire.MAX_LINE_BYTES)
-        host = cls(body, reading, writer, dial)
+        return await cls._of(body, reading, ours, dial)
+
+    @classmethod
+    async def _of(
+        cls, body: Body, stderr: int, control: socket.socket, dial: Dial | None
+    ) -> "KernelHost":
+        limit = wire.MAX_LINE_BYTES
+        reader, writer = await asyncio.open_unix_connection(sock=control, limit=limit)
+        host = cls(body, stderr, writer, dial)
         host._tasks = [asyncio.create_task(host._read_reports(reader))]
         return host
+
+    @classmethod
+    async def inherit(
+        cls, fds: Mapping[str, int], pid: int, number: int
+    ) -> tuple["KernelHost", HostedKernel]:
+        """A host that an earlier service has had forked, and its kernel of that number.
+
+        The kernel is `ready` or has `exited` when the host has said so.
+        """
+        sandbox = StandingSandbox.inherit(fds)
+        dial = Dial(socket.socket(fileno=fds["dial"]))
+        host = await cls._of(sandbox, fds["stderr"], socket.socket(fileno=fds["control"]), dial)
+        host._forked = pid
+        host._numbers = itertools.count(number + 1)
+        kernel = host._kernels[number] = HostedKernel(host, number)
+        host.send(wire.AskKernel(number))
+        return host, kernel
+
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors by which it can be kept beyond this service; raises OSError.
+
+        None without a sandbox, or where it is gone.
+        """
+        if self._dial is None or self._stderr is None or self.closed.is_set():
+            raise OSError("this host cannot be kept")
+        control = self._writer.get_extra_info("socket").fileno()
+        own = {"control": control, "dial": self._dial.fileno(), "stderr": self._stderr}
+        return own | self._body.lifelines()
 
     def start_kernel(
         self,
@@ -240,7 +234,7 @@ class KernelHost:
         )
 
     def _ask_for(self, command: Callable[[int], wire.Command]) -> HostedKernel:
-        number = next(self.numbers)
+        number = next(self._numbers)
         kernel = self._kernels[number] = HostedKernel(self, number)
         self.send(command(number))
         if self.closed.is_set():
@@ -326,6 +320,9 @@ class KernelHost:
 
     async def close(self) -> None:
         """End the host and what is left of its kernel. Returns when they are gone."""
+        with contextlib.suppress(OSError):
+            # Whoever else may hold this end.
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
         self._writer.close()
         if self._dial is not None:
             self._dial.close()

@@ -5,10 +5,6 @@ Theory of operation. A `Kernel` is one process's life: one that replaces another
 to the run whose execute request is its parent; what comes for a run that has ended goes to
 `on_late`.
 
-A run has ended when the reply and the `idle` of its request are here; our own kernel sends both in
-one message. Either may be lost (code can break its kernel in many ways), so the other alone ends it
-after `LOST_SECONDS` without a word.
-
 When the process ends, what it had sent is still in the socket. ZeroMQ reports the disconnect only
 behind the last byte, so `ended` comes after every message has been read.
 """
@@ -19,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -29,125 +26,17 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels import messages
 from kernelsvc.kernels.channel import Channel, Readers
+from kernelsvc.kernels.execution import EventSink, Execution
 from kernelsvc.kernels.hosted import HostedKernel
-from kernelsvc.models.event import Event, Idle, Replied, Started
+from kernelsvc.models.event import Event, Latest
 from kernelsvc.models.memory import MemoryTold
 
-LOST_SECONDS = 1.0
 _NUDGE_SECONDS = 0.2
 _DISCONNECT_SECONDS = 2.0
 _INTERRUPT_SECONDS = 0.1
 _HIGH_WATER = 64
 
-EventSink = Callable[[Event], None]
 LateSink = Callable[[str, Event], None]
-
-
-class Execution:
-    """One execute request; what it says goes to its sink until `release`.
-
-    `started_at` is when the kernel began with it, by the event loop's clock.
-    """
-
-    def __init__(self, request_id: str, sink: EventSink) -> None:
-        self.request_id = request_id
-        self.started_at: float | None = None
-        self.is_done = False
-        self.reply: Replied | None = None
-        self.memory: MemoryTold | None = None
-        self.complete = False
-        self.released = False
-        self._sink = sink
-        self._idle = False
-        self._heard_at = time.monotonic()
-        self._patience: asyncio.TimerHandle | None = None
-        self._news: asyncio.Future[None] | None = None
-        self._start_is_news = False
-
-    async def news(self, seconds: float, *, start: bool = False) -> None:
-        """Wait until it is done, `ring` is called, so long at most; with `start`, for that too.
-
-        For one task at a time: it need not wake for what is no news to it.
-        """
-        loop = asyncio.get_running_loop()
-        self._start_is_news = start
-        self._news = news = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, news)
-        try:
-            await news
-        finally:
-            timer.cancel()
-
-    def ring(self) -> None:
-        """Let who waits for news look."""
-        if self._news is not None:
-            _resolve(self._news)
-
-    async def until_done(self, seconds: float) -> None:
-        """Wait until it is done, so long at most."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while not self.is_done and (left := deadline - loop.time()) > 0:
-            await self.news(left)
-
-    def hear(self, event: Event) -> None:
-        """An event of this request has arrived."""
-        self._heard_at = time.monotonic()
-        match event:
-            case Started():
-                self._begin()
-            case Idle(reply, memory):
-                self._idle = True
-                self.reply = reply or self.reply
-                self.memory = memory
-                self._conclude()
-            case _:
-                self._sink(event)
-
-    def _begin(self) -> None:
-        if self.started_at is None:
-            self.started_at = asyncio.get_running_loop().time()
-            if self._start_is_news:
-                self.ring()
-
-    def hear_reply(self, reply: Replied) -> None:
-        """The reply has arrived."""
-        self._heard_at = time.monotonic()
-        self.reply = reply
-        self._conclude()
-
-    def _conclude(self) -> None:
-        if self.reply is not None and self._idle:
-            self.complete = True
-            self.end()
-        elif self._patience is None:
-            self._wait_for_the_other(LOST_SECONDS)
-
-    def _wait_for_the_other(self, seconds: float) -> None:
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
-
-    def _give_up(self) -> None:
-        left = self._heard_at + LOST_SECONDS - time.monotonic()
-        if left > 0:
-            self._wait_for_the_other(left)
-        else:
-            self.end()
-
-    def release(self) -> None:
-        """Its sink takes nothing more; what still comes is late."""
-        self.released = True
-
-    def end(self) -> None:
-        """Nothing more is expected, but what a kernel that is being ended may still say."""
-        if self._patience is not None:
-            self._patience.cancel()
-        self.is_done = True
-        self.ring()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class Kernel:
@@ -178,8 +67,14 @@ class Kernel:
         self._watching: asyncio.Task[None] | None = None
         self._disconnected = asyncio.Event()
         self._execution: Execution | None = None
+        self._asked: asyncio.Future[Latest] | None = None
         self._heard = asyncio.Event()
         self.ended = asyncio.Event()
+
+    @property
+    def connection(self) -> tuple[str, str]:
+        """What its sockets' files are called, and the key that messages are signed with."""
+        return Path(self._manager.ip).name, self._session.key.decode()
 
     async def connect(self) -> None:
         """Attach to the kernel and make sure that its output arrives here.
@@ -188,14 +83,22 @@ class Kernel:
         iopub, what the kernel publishes may be lost. So it is nudged, over the control channel,
         which answers while the shell channel is busy. Raises KernelStartFailed where it dies.
         """
+        self.attach()
+        await self.until_heard()
+
+    def attach(self) -> None:
+        """Open the channels; nothing can be relied upon before `until_heard`."""
         client = _client(self._manager, self._context)
         identity = self._session.bsession
         self._shell = self._open(client.connect_shell(identity=identity), self._hear_reply)
-        self._control = self._open(client.connect_control(identity=identity), lambda frames: None)
+        self._control = self._open(client.connect_control(identity=identity), self._hear_control)
         self._iopub = self._open(client.connect_iopub(), self._hear)
         monitor = self._iopub.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._open(monitor, lambda frames: self._disconnected.set())
         self._watching = asyncio.create_task(self._watch())
+
+    async def until_heard(self) -> None:
+        """Return when it is heard over iopub; raises KernelStartFailed where it has ended."""
         while not await self.answers(_NUDGE_SECONDS):
             if self.ended.is_set():
                 raise KernelStartFailed(f"it ended with {self.process.exited.result()} at once")
@@ -228,14 +131,32 @@ class Kernel:
         env: dict[str, str],
         stdin: str | None,
         sink: EventSink,
+        note: Callable[[str], None],
         snapshot: int | None = None,
     ) -> Execution:
         """Send an execute request; `sink` gets what it puts out, as it comes.
 
-        Behind it, the kernel takes a snapshot of at most `snapshot` bytes of memory, or none.
+        `note` is told the request's id before the kernel can have it. Behind it, the kernel takes a
+        snapshot of at most `snapshot` bytes of memory, or none.
         """
         metadata = messages.execute_metadata(env, stdin, snapshot)
-        return self._send_request(messages.execute_content(code), metadata, sink)
+        return self._send_request(messages.execute_content(code), metadata, sink, note)
+
+    def take_up(self, request_id: str, sink: EventSink, started_at: float) -> Execution:
+        """An execute request that an earlier service has sent, so long ago (loop's clock)."""
+        execution = self._execution = Execution(request_id, sink)
+        execution.started_at = started_at
+        return execution
+
+    async def latest(self) -> Latest:
+        """Which execute request it works on, or how the latest has ended.
+
+        It answers while it works, unless its code lets no other thread have a word. None may ever
+        come: who calls bounds the time.
+        """
+        self._asked = asyncio.get_running_loop().create_future()
+        self._send(self._control, self._session.msg("latest_request", {}))
+        return await self._asked
 
     async def warm_up(self, seconds: float) -> None:
         """Have it run nothing, so long at most: its first run finds in memory what a run needs."""
@@ -287,10 +208,15 @@ class Kernel:
         return self._send_request(nothing, metadata, lambda event: None)
 
     def _send_request(
-        self, content: dict[str, Any], metadata: dict[str, Any], sink: EventSink
+        self,
+        content: dict[str, Any],
+        metadata: dict[str, Any],
+        sink: EventSink,
+        note: Callable[[str], None] = lambda request_id: None,
     ) -> Execution:
         message = self._session.msg("execute_request", content, metadata=metadata)
         execution = self._execution = Execution(message["header"]["msg_id"], sink)
+        note(execution.request_id)
         if self.ended.is_set():
             execution.end()
         else:
@@ -313,6 +239,13 @@ class Kernel:
             execution.hear(event)
         else:
             self.on_late(request_id, event)
+
+    def _hear_control(self, frames: list[bytes]) -> None:
+        if self._asked is None or self._asked.done():
+            return
+        message = messages.unpack(self._session, frames)
+        if message is not None and (latest := messages.latest(message)) is not None:
+            self._asked.set_result(latest)
 
     def _hear_reply(self, frames: list[bytes]) -> None:
         message = messages.unpack(self._session, frames)

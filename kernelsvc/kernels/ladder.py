@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from kernelsvc.kernels.kernel import Execution, Kernel
+from kernelsvc.kernels.execution import Execution
+from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.models.event import Replied
 from kernelsvc.models.fields import OnTimeout
 

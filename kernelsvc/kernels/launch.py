@@ -21,6 +21,7 @@ from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.keeping import Keeping
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
 from kernelsvc.kernels.pids import pid_outside
@@ -61,7 +62,8 @@ class _Manager(AsyncKernelManager):
 class Launcher:
     """Starts hosts and kernels; owns the ZeroMQ context that their clients share.
 
-    Hosts import the modules `preload`, which their kernels then have at once.
+    Hosts import the modules `preload`, which their kernels then have at once. `keeping` is for
+    those that are to outlive the service.
     """
 
     def __init__(
@@ -71,13 +73,16 @@ class Launcher:
         patience: float,
         internet: EgressPolicy | None = None,
         preload: tuple[str, ...] = (),
+        keeping: Keeping | None = None,
     ) -> None:
+        self.keeping = keeping or Keeping(runtime.path, 0)
         self._runtime = runtime
         self._internet = internet or EgressPolicy()
         self._preload = preload
-        self._isolation = isolation
+        self.isolation = isolation
         self._patience = patience
-        self._numbers = itertools.count(1)
+        # What an earlier service has left in the directory keeps its name.
+        self._numbers = itertools.count(runtime.first_number())
         self._context = zmq.asyncio.Context()
         self._readers = Readers()
         self._specs = KernelSpecs()
@@ -90,7 +95,7 @@ class Launcher:
 
         Only in a sandbox is every workspace at the same path.
         """
-        return self._isolation.is_sandbox
+        return self.isolation.is_sandbox
 
     async def seat(
         self,
@@ -118,11 +123,11 @@ class Launcher:
                 if held_back:
                     enclosure.hold_back(True)
                 egress = None
-                if internet and self._isolation.is_sandbox:
+                if internet and self.isolation.is_sandbox:
                     egress = await Egress.spawn(self._internet, prefix=enclosure.outside)
                     undo.push_async_callback(egress.close)
                 environment = _environment(enclosure)
-                if self._isolation.is_sandbox:
+                if self.isolation.is_sandbox:
                     offer = egress.fd_for_inside if egress else None
                     zygote = await self._zygote_for(argv)
                     host = await KernelHost.fork(enclosure, zygote, offer)
@@ -170,12 +175,12 @@ class Launcher:
         OSError where there is more in the sandbox than the limits allow.
         """
         if limits != seat.limits:
-            seat.enclosure = self._isolation.limited(seat.enclosure, limits)
+            seat.enclosure = self.isolation.limited(seat.enclosure, limits)
             seat.limits = limits
 
     def _enclose(self, place: Place, limits: Limits) -> Enclosure:
         place.runtime.mkdir(mode=0o700)
-        return self._isolation.enclose(place, limits)
+        return self.isolation.enclose(place, limits)
 
     async def start(self, seat: Seat, kernelspec: str, on_late: LateSink) -> Kernel:
         """Start a kernel; ready for requests when this returns. Raises KernelStartFailed."""
@@ -205,7 +210,7 @@ class Launcher:
             zygote = await self._zygote_for(self._argv(kernelspec))
             sandboxes = landlord.host.sandbox, seat.host.sandbox
             opening = asyncio.to_thread(
-                Annex.open, zygote, self._isolation, seat.enclosure, *sandboxes
+                Annex.open, zygote, self.isolation, seat.enclosure, *sandboxes
             )
             opened = asyncio.create_task(opening)
             manager = self._manager(seat, kernelspec)
@@ -215,21 +220,6 @@ class Launcher:
         seat.lodge(landlord, annex)
         memory = replace(memory, root=annex.root)
         return await self._start(manager, seat, on_late, self._patience, memory)
-
-    def _manager(self, seat: Seat, kernelspec: str) -> _Manager:
-        name = str(next(self._numbers))
-        manager = _Manager(
-            kernel_name=kernelspec,
-            kernel_spec_manager=self._specs,
-            # The manager's own; what the kernel reads is written inside, by its host.
-            connection_file=str(self._runtime.path / f"{name}.json"),
-            transport="ipc",
-            ip=str(seat.place.runtime / f"{name}-ipc"),
-            context=self._context,
-        )
-        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
-            setattr(manager, f"{channel}_port", port)
-        return manager
 
     async def _start(
         self,
@@ -246,8 +236,7 @@ class Launcher:
         assert isinstance(provisioner, HostProvisioner)
         assert provisioner.kernel is not None
         process = seat.latest = provisioner.kernel
-        no_op = no_op_of(provisioner.kernel_spec)
-        kernel = Kernel(manager, process, self._context, self._readers, on_late, no_op=no_op)
+        kernel = self._kernel(manager, process, on_late)
         is_copy = memory is not None and memory.root is not None
         try:
             async with asyncio.timeout(patience):
@@ -265,6 +254,40 @@ class Launcher:
             await kernel.close()
             raise
         return kernel
+
+    def _manager(self, seat: Seat, kernelspec: str, sockets: str | None = None) -> _Manager:
+        sockets = sockets or f"{next(self._numbers)}-ipc"
+        manager = _Manager(
+            kernel_name=kernelspec,
+            kernel_spec_manager=self._specs,
+            # The manager's own; what the kernel reads is written inside, by its host.
+            connection_file=str(self._runtime.path / f"{sockets.removesuffix('-ipc')}.json"),
+            transport="ipc",
+            ip=str(seat.place.runtime / sockets),
+            context=self._context,
+        )
+        for port, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), start=1):
+            setattr(manager, f"{channel}_port", port)
+        return manager
+
+    def _kernel(self, manager: _Manager, process: HostedKernel, on_late: LateSink) -> Kernel:
+        spec = manager.kernel_spec
+        assert spec is not None
+        return Kernel(manager, process, self._context, self._readers, on_late, no_op=no_op_of(spec))
+
+    def kernel_again(
+        self,
+        seat: Seat,
+        kernelspec: str,
+        connection: tuple[str, str],
+        process: HostedKernel,
+        on_late: LateSink,
+    ) -> Kernel:
+        """A kernel that an earlier service has started, by its `connection`."""
+        sockets, key = connection
+        manager = self._manager(seat, kernelspec, sockets)
+        manager.session.key = key.encode()
+        return self._kernel(manager, process, on_late)
 
     async def close(self) -> None:
         """End the zygote, free the ZeroMQ context."""

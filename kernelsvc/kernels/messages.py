@@ -17,6 +17,7 @@ from kernelsvc.models.event import (
     Display,
     Event,
     Idle,
+    Latest,
     Raised,
     Replied,
     Result,
@@ -159,6 +160,20 @@ def _event(kind: str, content: Message) -> Event | None:
 def reply(message: Message) -> Replied:
     """What an execute_reply says."""
     return _replied(_object_or_empty(message.get("content")))
+
+
+def latest(message: Message) -> Latest | None:
+    """What our kernel says of the latest runs; None for another message, or one not well-formed."""
+    if message.get("msg_type") != "latest_reply":
+        return None
+    said = _object_or_empty(message.get("content"))
+    going, ended = said.get("going"), said.get("ended")
+    how = _object_or_empty(said.get("how"))
+    return Latest(
+        going if isinstance(going, str) else None,
+        ended if isinstance(ended, str) else None,
+        _replied(how) if how else None,
+    )
 
 
 def _ended(idle: Message) -> Idle:

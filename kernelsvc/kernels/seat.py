@@ -10,6 +10,7 @@ from pathlib import Path
 from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.keeping import Lifeline
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress_process import Egress
@@ -34,6 +35,7 @@ class Seat:
     internet: bool
     egress: Egress | None
     latest: HostedKernel | None = None
+    lifeline: Lifeline | None = None
     annex: Annex | None = None
     landlord: "Seat | None" = None
     _lodgers: int = 0
@@ -76,8 +78,17 @@ class Seat:
         """
         return await self.inside.connect(port)
 
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors by which it can be kept beyond this service; raises OSError."""
+        if self.landlord is not None:
+            raise OSError("a live copy cannot be kept")
+        return self.host.lifelines() | (self.egress.lifelines() if self.egress else {})
+
     async def close(self) -> None:
         """End its kernel and what was made for it, but what lodgers are in."""
+        lifeline, self.lifeline = self.lifeline, None
+        if lifeline is not None:
+            await lifeline.let_go()
         if self.latest is not None:
             self.latest.forget()
         self._is_left = True

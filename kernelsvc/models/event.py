@@ -86,6 +86,15 @@ class Idle:
     memory: MemoryTold | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Which execute request a kernel works on, and which has ended last, and how."""
+
+    going: str | None
+    ended: str | None
+    reply: Replied | None
+
+
 Event = Started | Text | Display | UpdateDisplay | Result | Raised | ClearOutput | Idle
 
 

@@ -76,8 +76,9 @@ class Run(BaseModel):
     `exit_code` is as the contract lists them: 0, 1, the code's own, 124 timeout, 130 interrupted,
     128 + signal where the kernel died. `stdout` and `stderr` are the text of the stream outputs, to
     `stderr` the plain traceback is added. `background` is what the run's threads and tasks printed
-    after it had ended. `truncated_bytes` were cut from the middle of the output. `memory` says what
-    became of the session's memory since the previous answer.
+    after it had ended. `truncated_bytes` were cut from the middle of the output. `missing` says
+    what of it the service itself has not received, and why; `truncated` is true then, too. `memory`
+    says what became of the session's memory since the previous answer.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class Run(BaseModel):
     execution_count: int | None = None
     truncated: bool = False
     truncated_bytes: int = 0
+    missing: str | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     data_detail: str | None = None
     queued_at: Annotated[datetime, UtcTime] | None = None

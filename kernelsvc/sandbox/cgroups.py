@@ -39,6 +39,11 @@ class Hierarchy(Protocol):
 
     description: str
 
+    @property
+    def prefixes(self) -> list[str]:
+        """What the paths of its groups, and of those around them, begin with."""
+        ...
+
     def create(self, name: str) -> tuple[Path, ...]:
         """Make a group without limits; its directories. Raises OSError."""
         ...
@@ -153,6 +158,11 @@ class V1:
         for parent in self._parents.values():
             parent.mkdir()
 
+    @property
+    def prefixes(self) -> list[str]:
+        """The groups that hold those of the sandboxes."""
+        return [str(parent) for parent in self._parents.values()]
+
     def create(self, name: str) -> tuple[Path, ...]:
         """A group in each hierarchy."""
         directories = tuple(parent / name for parent in self._parents.values())
@@ -182,7 +192,7 @@ class V1:
 
     def oom_kills(self, directories: tuple[Path, ...]) -> int:
         """As the memory controller counts them."""
-        memory = next(d for d in directories if d.parent == self._parents["memory"])
+        memory = dict(zip(self._parents, directories, strict=True))["memory"]
         return _counter(memory / "memory.oom_control", "oom_kill")
 
     def close(self) -> None:
@@ -197,6 +207,11 @@ class V2:
     def __init__(self, parent: Path) -> None:
         self._parent = parent
         self.description = "control groups, version 2"
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Those of this process."""
+        return [str(self._parent / f"{_PREFIX}{os.getpid()}-")]
 
     def create(self, name: str) -> tuple[Path, ...]:
         """One group."""

@@ -7,20 +7,24 @@ process only, so each sees the other's end as an end of file:
 
     service --CONTROL-- proxy --OFFER-- inside
 
-The service holds the inside's end of OFFER only until the sandbox has inherited it.
+The service holds the inside's end of OFFER only until the sandbox has inherited it. Its end of
+CONTROL may be held by a keeper as well (`kernelsvc.keeper`): then the proxy outlives the service,
+and the next one inherits it.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.sandbox.egress.policy import Policy
+from kernelsvc.sandbox.inherited import Inherited
 
 ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.sandbox.egress")
 
@@ -37,11 +41,18 @@ class Egress:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], control: socket.socket, inside: socket.socket
+        self,
+        process: subprocess.Popen[bytes] | Inherited,
+        descriptor: int,
+        control: socket.socket,
+        inside: socket.socket | None,
+        stderr: int,
     ) -> None:
         self._process = process
+        self._descriptor = descriptor
         self._control = control
         self._inside = inside
+        self._stderr = stderr
         self._serves: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._serves.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._last_words = b""
@@ -74,7 +85,10 @@ class Egress:
                 # A thread cannot be called back; it hangs up for us on what it has started.
                 starting.add_done_callback(_end_unwanted)
                 raise
-            egress = cls(process, control, inside)
+            assert process.stderr is not None
+            stderr = os.dup(process.stderr.fileno())
+            process.stderr.close()
+            egress = cls(process, os.pidfd_open(process.pid), control, inside, stderr)
             undo.pop_all()
         try:
             await asyncio.get_running_loop().sock_sendall(
@@ -87,6 +101,26 @@ class Egress:
             raise
         return egress
 
+    @classmethod
+    def inherit(cls, fds: Mapping[str, int]) -> Self:
+        """A proxy that an earlier service has started, and that serves, by its `lifelines`."""
+        descriptor = fds["egress_process"]
+        control = socket.socket(fileno=fds["egress_control"])
+        control.setblocking(False)
+        process = Inherited(os.dup(descriptor))
+        egress = cls(process, descriptor, control, None, fds["egress_stderr"])
+        egress._serves.set_result(None)
+        return egress
+
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors that whoever is to hold it needs, by names of their own."""
+        held = {
+            "egress_process": self._descriptor,
+            "egress_control": self._control.fileno(),
+            "egress_stderr": self._stderr,
+        }
+        return {name: fd for name, fd in held.items() if fd >= 0}
+
     @property
     def pid(self) -> int:
         """The process id of the proxy, or of the prefix where that does not become the proxy."""
@@ -95,11 +129,12 @@ class Egress:
     @property
     def fd_for_inside(self) -> int:
         """The descriptor for the sandbox; -1 after `release_inside`."""
-        return self._inside.fileno()
+        return -1 if self._inside is None else self._inside.fileno()
 
     def release_inside(self) -> None:
         """Called when the sandbox has inherited `fd_for_inside`: from here on only it has it."""
-        self._inside.close()
+        if self._inside is not None:
+            self._inside.close()
 
     async def wait_until_serving(self, seconds: float = _SERVE_SECONDS) -> None:
         """Return when the proxy accepts connections on what the inside has offered.
@@ -115,7 +150,7 @@ class Egress:
 
     async def close(self) -> None:
         """End the proxy and all of its connections. Returns when it is gone; may be repeated."""
-        self._inside.close()
+        self.release_inside()
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         try:
@@ -129,6 +164,15 @@ class Egress:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._control.close()
             self._end("the proxy was closed")
+            self._free()
+
+    def _free(self) -> None:
+        """Close what stands for the process; again is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            if isinstance(self._process, Inherited):
+                self._process.close()
 
     async def _read_reports(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,15 +193,15 @@ class Egress:
         self._end(reason)
 
     async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), self._process.stderr
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._stderr, "rb", 0)
         )
         try:
             while chunk := await reader.read(_LAST_WORDS_BYTES):
                 self._last_words = (self._last_words + chunk)[-_LAST_WORDS_BYTES:]
         finally:
+            self._stderr = -1
             transport.close()
 
     @property

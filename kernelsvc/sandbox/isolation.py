@@ -92,6 +92,19 @@ class Isolation:
         """Whether code is in a sandbox; outside of one, nothing controls its network."""
         return self.policy is not None
 
+    @property
+    def groups(self) -> list[str]:
+        """What the paths of its control groups begin with."""
+        return [] if self.cgroups is None else self.cgroups.prefixes
+
+    def inherit(
+        self, workspace: Path, runtime: Path, rlimits: Rlimits, groups: tuple[Path, ...]
+    ) -> Enclosure:
+        """A sandbox that an earlier service has made; the paths are those inside of it."""
+        cgroup = Cgroup(self.cgroups, groups) if self.cgroups and groups else None
+        owner = self.policy.host_id if self.policy else None
+        return Enclosure([], workspace, runtime, rlimits, cgroup=cgroup, owner=owner)
+
     def enclose(self, place: Place, limits: Limits) -> Enclosure:
         """Prepare a sandbox at `place`; raises OSError. Blocks for a moment."""
         if self.owner is not None:

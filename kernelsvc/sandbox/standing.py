@@ -1,10 +1,11 @@
 """A sandbox that stands, with nothing in it yet but process 1, which waits.
 
 Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
-1 ends, the system ends everything in the sandbox; and process 1 ends when the service does, however
-that ends, for it waits for the service to hang up on it. A socket it is, since nobody inside can
-open that one. A sandbox that is only being made when the service ends is completed first: to that
-end bubblewrap reports to a file in memory, not to a pipe, which nobody would read any more.
+1 ends, the system ends everything in the sandbox; and process 1 waits for being hung up on: it ends
+when the service does, however that ends, unless a keeper holds the same end (`kernelsvc.keeper`). A
+socket it is, since nobody inside can open that one. A sandbox that is only being made when the
+service ends is completed first: to that end bubblewrap reports to a file in memory, not to a pipe,
+which nobody would read any more.
 """
 
 import contextlib
@@ -15,8 +16,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kernelsvc.sandbox.inherited import Inherited
 from kernelsvc.sandbox.isolation import Enclosure
 
 _WAIT = ("/bin/sh", "-c", "echo; read -r _")
@@ -29,11 +32,12 @@ _STATUS_BYTES = 4096
 class StandingSandbox:
     """Made by `make`, ended by `kill`, freed by `close`.
 
-    `process` is what was started here, `first` a process descriptor of process 1 inside, which ends
-    when nobody has `held` any more.
+    `process` is what was started here, or by an earlier service, `outer` a descriptor of it.
+    `first` is one of process 1 inside, which ends when nobody has `held` any more.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Inherited
+    outer: int
     first: int
     held: socket.socket
 
@@ -67,11 +71,23 @@ class StandingSandbox:
                 deadline = time.monotonic() + _STAND_SECONDS
                 _read_line(stands.fileno(), deadline)
                 told = os.pread(status_of.fileno(), _STATUS_BYTES, 0).partition(b"\n")[0]
-                return cls(process, os.pidfd_open(json.loads(told)["child-pid"]), held)
+                first = os.pidfd_open(json.loads(told)["child-pid"])
+                return cls(process, os.pidfd_open(process.pid), first, held)
             except BaseException:
                 held.close()
                 _end(process)
                 raise
+
+    @classmethod
+    def inherit(cls, fds: Mapping[str, int]) -> "StandingSandbox":
+        """One that an earlier service has made, by its `lifelines`."""
+        outer = fds["outer"]
+        held = socket.socket(fileno=fds["held"])
+        return cls(Inherited(os.dup(outer)), outer, fds["first"], held)
+
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors that whoever is to hold it needs, by names of their own."""
+        return {"first": self.first, "outer": self.outer, "held": self.held.fileno()}
 
     def kill(self) -> None:
         """SIGKILL process 1, and with it everything inside."""
@@ -93,6 +109,9 @@ class StandingSandbox:
         """Free the descriptors; what is left of it is killed."""
         self.held.close()
         _end(self.process)
+        if isinstance(self.process, Inherited):
+            self.process.close()
+        os.close(self.outer)
         os.close(self.first)
 
 
@@ -109,7 +128,7 @@ def _read_line(fd: int, deadline: float) -> None:
         said += more
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes] | Inherited) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernelsvc.files.directory import Owner
-from kernelsvc.files.session_data import DataFile
+from kernelsvc.files.session_data import DataFile, Signature
 
 Data = dict[str, Any]
 
@@ -28,6 +28,15 @@ class DataSync:
         self._patched = False
         self._file_is_stale = True
         self._file_is_known = False
+
+    @property
+    def seen(self) -> Signature | None:
+        """What the file was like when it was last seen."""
+        return self._file.seen
+
+    def resume(self, seen: Signature | None) -> None:
+        """A run goes on that began under an earlier service; the file was like that then."""
+        self._file.seen = seen
 
     def patch(self, value: Data) -> None:
         """The caller replaces the data."""

@@ -8,6 +8,7 @@ from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.kernels.ladder import Ending, StopSignal, run_to_end
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.environment import run_environment
+from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.job import RunJob
 from kernelsvc.sessions.policy import SessionPolicy
 
@@ -19,24 +20,32 @@ async def execute(
     policy: SessionPolicy,
     stop: StopSignal,
     follow: Callable[[str, str], None],
+    note: Callable[[Going], None],
 ) -> Ending:
     """Run the job's code to its end, by itself or by force.
 
-    `follow` is told which execute request is the run's.
+    `follow` is told which execute request is the run's, `note` all that a service would need which
+    finds it going on.
     """
     request, own = job.request, record.default_timeout
     # A session may be older than the ceiling that holds now.
     default = policy.default_timeout if own is None else min(own, policy.max_timeout)
     environment = run_environment(record, request.env, policy.base_url)
+    timeout = default if request.timeout is None else request.timeout
+    on_timeout = request.on_timeout or record.on_timeout
     started_at = clock.boottime()
     most = snapshot_bytes(record, policy)
-    execution = kernel.execute(job.code, environment, request.stdin, job.events.add, most)
-    follow(execution.request_id, job.run_id)
+
+    def begins(request_id: str) -> None:
+        follow(request_id, job.run_id)
+        note(Going.of(job, request_id, timeout, on_timeout, started_at))
+
+    execution = kernel.execute(job.code, environment, request.stdin, job.events.add, begins, most)
     return await run_to_end(
         kernel,
         execution,
-        timeout=default if request.timeout is None else request.timeout,
-        on_timeout=request.on_timeout or record.on_timeout,
+        timeout=timeout,
+        on_timeout=on_timeout,
         started_at=started_at,
         stop=stop,
         grace=policy.grace,

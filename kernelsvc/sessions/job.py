@@ -4,20 +4,24 @@ import asyncio
 import time
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
 from kernelsvc import clock
 from kernelsvc.errors import KernelsvcError
+from kernelsvc.files.session_data import Signature
 from kernelsvc.kernels.ladder import StopSignal
 from kernelsvc.models.run import Run, RunError, RunRequest, RunSummary, RunUsage, new_run_id
 from kernelsvc.outputs.collector import OutputCollector
 from kernelsvc.outputs.log import EventLog
+from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.result import INTERRUPTED, Change
 from kernelsvc.sessions.spent import Spent
 
 _MOST_ENDED = 4
+MISSING = "the service was killed during the run: what it had put out by then is missing"
+"""Of one that was found going on."""
 _CANCELLED = "the run was cancelled before its code began"
 
 log = structlog.get_logger()
@@ -44,7 +48,31 @@ class RunJob:
         # Whether it must be seen through, and when that has been written down.
         self.accepted: asyncio.Future[None] | None = None
         self.is_cancelled = False
+        self.missing: str | None = None
+        # What the session's data file was like when it began.
+        self.data_seen: Signature | None = None
         self._queued = time.monotonic()
+
+    @classmethod
+    def resumed(cls, session_id: str, language: str, going: Going, max_bytes: int) -> Self:
+        """One that has begun under an earlier service, which was killed."""
+        # Checked once, under rules that may have changed.
+        request = RunRequest().model_copy(
+            update={
+                "code": going.code,
+                "background": going.background,
+                "callback_url": going.callback_url,
+            }
+        )
+        job = cls(session_id, language, request, max_bytes)
+        job.run_id, job.queued_at, job.started_at = going.run_id, going.queued_at, going.started_at
+        job.queue_seconds = going.queue_seconds
+        job.missing = MISSING
+        if going.is_promised:
+            job.must_be_seen_through()
+            assert job.accepted is not None
+            job.accepted.set_result(None)
+        return job
 
     def begin(self) -> StopSignal:
         """The kernel gets the code now."""
@@ -91,6 +119,8 @@ class RunJob:
 
     def result(self, **fields: Any) -> Run:
         """Its result, from what only the end tells."""
+        if self.missing is not None:
+            fields |= {"missing": self.missing, "truncated": True}
         return Run(
             run_id=self.run_id,
             session_id=self.session_id,
@@ -128,7 +158,8 @@ class RunJob:
             stderr=collected.stderr,
             outputs=collected.outputs,
             text=collected.text,
-            truncated=collected.cut_bytes > 0,
+            truncated=collected.cut_bytes > 0 or self.missing is not None,
+            missing=self.missing,
             truncated_bytes=collected.cut_bytes,
         )
 

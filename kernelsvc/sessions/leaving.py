@@ -42,9 +42,11 @@ class Leaving:
             if is_needed():
                 self._memory.outdate()
                 raise SessionBusy(session_id)
+            # Known before the kernel ends: the service may be killed in between.
+            await self._lasting.change({"memory": memory})
             await self._slot.leave(self._grace)
             data = self._lasting.data
             await data.take()
-            await self._lasting.change({"data": data.value, "memory": memory})
+            await self._lasting.change({"data": data.value})
             log.info("session_slept", session_id=session_id)
         await self._background.save()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
-from kernelsvc.kernels.ladder import Stop, StopSignal
+from kernelsvc.kernels.ladder import Ending, Stop, StopSignal
 from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
@@ -33,7 +33,7 @@ from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.setting_up import SettingUp
 from kernelsvc.sessions.slot import KernelSlot
-from kernelsvc.sessions.spent import Meter
+from kernelsvc.sessions.spent import Meter, Spent
 from kernelsvc.sessions.turns import Turns
 from kernelsvc.sessions.visits import Visits
 
@@ -345,16 +345,20 @@ class LiveSession:
             await self._memory.diverge()
         if job.is_cancelled:
             return await job.ended
-        self._current = job.begin()
+        self._current, job.data_seen = job.begin(), self._data.seen
         started = time.monotonic()
         meter = Meter(self._slot.pid())
         try:
             kernel, follow = await self._memory.ready(), self._background.follow
-            ending = await execute(kernel, job, self._record, self._policy, self._current, follow)
+            told = follow, self._slot.note
+            ending = await execute(kernel, job, self._record, self._policy, self._current, *told)
         finally:
             spent = meter.stop()
             self._current = job.stop = None
-        duration = time.monotonic() - started
+        return await self._conclude(job, ending, time.monotonic() - started, spent)
+
+    async def _conclude(self, job: RunJob, ending: Ending, duration: float, spent: Spent) -> Run:
+        """Make and keep the result of a run whose code has ended, and go on from there."""
         exceeded = None if ending.timed_out or ending.stopped else self._slot.exceeded()
         if ending.returncode is None:
             self._slot.completed(ending.request_id)
@@ -382,13 +386,8 @@ class LiveSession:
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
         number = self._lasting.count_run(run.started_at or run.queued_at)
-        await self._runs.finish(
-            run,
-            number,
-            job.code,
-            was_pending=job.accepted is not None,
-            callback_url=job.request.callback_url,
-        )
+        pending, url = job.accepted is not None, job.request.callback_url
+        await self._runs.finish(run, number, job.code, was_pending=pending, callback_url=url)
         log_finished(run)
 
     async def _clear(self) -> None:

@@ -165,6 +165,31 @@ class SessionMemory:
 
     async def ready(self) -> Kernel:
         """A kernel that runs, with the session's memory; raises as `ensure` does."""
+        kernel = await self._ready()
+        await self._slot.keep(self.told)
+        return kernel
+
+    def told(self) -> dict[str, Any]:
+        """What a next service has to know that goes on with the kernel that holds it."""
+        return {
+            "change": self.change,
+            "completed": self._slot.completed_run,
+            "woken": list(self.woken.restored),
+            "not_woken": [missing.model_dump() for missing in self.woken.not_restored],
+        }
+
+    def take_over(self, told: dict[str, Any], *, is_news: bool, has_file: bool) -> None:
+        """Go on with a kernel of an earlier service, by what that has `told`.
+
+        `is_news`: no answer has had it yet. `has_file`: there is one, so no run has begun since.
+        """
+        self.change = result.Change(*told["change"]) if is_news and told["change"] else None
+        missing = [NotRestored(**each) for each in told["not_woken"]]
+        self.woken = Woken(tuple(told["woken"]), tuple(missing))
+        is_same = self._file is _File.WAITS and has_file
+        self._file = _File.SAME if is_same else _File.NONE
+
+    async def _ready(self) -> Kernel:
         await self._replace_dead()
         if self._file is _File.OLD:
             await self.diverge()

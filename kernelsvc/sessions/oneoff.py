@@ -30,7 +30,14 @@ T = TypeVar("T")
 
 
 class _OneOffSession(LiveSession):
-    """A session for one run: nothing of it is stored, and no kernel follows its kernel."""
+    """A session for one run: nothing of it is stored, and no kernel follows its kernel.
+
+    Nor does it outlive the service: nobody could ask for its result.
+    """
+
+    def __init__(self, *of: Any) -> None:
+        super().__init__(*of)
+        self._slot.is_kept = False
 
     async def _wake(self) -> None:
         pass

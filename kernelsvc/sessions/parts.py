@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernelsvc.files.workspace import Workspaces
+from kernelsvc.kernels.keeping import Orphan
 from kernelsvc.kernels.languages import Languages
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.pool import Pool
@@ -20,7 +21,8 @@ from kernelsvc.store.sessions import SessionStore
 class SessionParts:
     """What every live session works with.
 
-    `check_callback` raises InvalidRequest for a URL that no run may be sent to.
+    `check_callback` raises InvalidRequest for a URL that no run may be sent to. `orphans` are what
+    an earlier service has left of its kernels.
     """
 
     policy: SessionPolicy
@@ -35,3 +37,4 @@ class SessionParts:
     check_callback: Callable[[str], None]
     code: CodeStore
     setups: SetupParts
+    orphans: tuple[Orphan, ...] = ()

@@ -60,8 +60,7 @@ class RunQueue:
         if len(self._inside) > self._max_queued:
             raise QueueFull(record.id, self._max_queued)
         job = RunJob(record.id, record.language, request, self._max_output_bytes)
-        self._inside[job] = left
-        self.jobs.add(job)
+        self._take(job, left)
         if see_through:
             job.must_be_seen_through()
             turn = self._turns.begin(lambda: self._run(job), lambda: self._leave(job))
@@ -69,8 +68,17 @@ class RunQueue:
             job.task.add_done_callback(job.settle)
         else:
             self._turns.begin(lambda: self._run(job), lambda: self._leave(job), job.ended)
-        job.ended.add_done_callback(lambda _: self.jobs.ended(job))
         return job
+
+    def resume(self, job: RunJob) -> None:
+        """Take a run that has begun under an earlier service; it has the first turn."""
+        self._take(job, lambda: None)
+        self._turns.begin(lambda: self._run(job), lambda: self._leave(job), job.ended)
+
+    def _take(self, job: RunJob, left: Callable[[], None]) -> None:
+        self._inside[job] = left
+        self.jobs.add(job)
+        job.ended.add_done_callback(lambda _: self.jobs.ended(job))
 
     async def between(self, session_id: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do something in a turn of its own, as a run would have it; raises QueueFull."""

@@ -1,11 +1,13 @@
 """The workspace of a session that is awake, and the room that it may take."""
 
+import contextlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from kernelsvc.errors import WorkspaceFull
+from kernelsvc.files.own import MEMORY_FILE
 from kernelsvc.files.workspace import Workspaces
 
 _FAR_OVER: Final = 2
@@ -43,6 +45,12 @@ class Room:
     def left(self) -> float:
         """What may still be added to it, in bytes."""
         return max(0, self._limit - self._workspaces.charged(self._session_id))
+
+    def find_again(self) -> bool:
+        """Go on where a kernel runs already; whether something is kept of the session's memory."""
+        with contextlib.suppress(WorkspaceFull):
+            self.prepare()
+        return self.has_any([MEMORY_FILE])
 
     def forget_memory(self) -> None:
         """Delete what was kept of the session's memory."""

@@ -21,6 +21,7 @@ from kernelsvc.models.session import (
     SessionList,
     SessionRecord,
 )
+from kernelsvc.sessions.adopting import Adopting
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.code import SessionCode
 from kernelsvc.sessions.creating import new_record
@@ -111,9 +112,13 @@ class SessionService:
         self._culler.start()
         self._sweeper.start()
         self._disk.start()
+        adopting = Adopting(self._parts, self._capacity, self._live, self._culler.reconsider)
+        await adopting.adopt(self._parts.orphans)
         self._pool.start(self._capacity.may_prepare)
         for record in await self._sessions.with_pending_setup():
-            self._adopt(record)
+            if record.id not in self._live:
+                self._adopt(record)
+        self._disk.reconsider()
 
     @property
     def is_closing(self) -> bool:

@@ -3,25 +3,28 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
-from kernelsvc.files.handover import NotHandedOver
 from kernelsvc.kernels.hosted import Memory
+from kernelsvc.kernels.inheritance import keep
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.pids import pid_outside
-from kernelsvc.kernels.pool import Kind, Member
+from kernelsvc.kernels.pool import Member
 from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
+from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.result import Lost, Restored
 from kernelsvc.sessions.room import Room
+from kernelsvc.sessions.seating import Seating
 
 _ATTEMPTS = 3
 _MOST_OOMS = 3
@@ -37,7 +40,7 @@ class KernelSlot:
 
     The methods that change the kernel are called by one task at a time (the session's turn).
     `on_death` is called when a kernel has ended that nobody ended through this object. `internet`
-    holds from the next start of a kernel.
+    holds from the next start of a kernel. One that `is_kept` may outlive the service.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class KernelSlot:
         self.kernel: Kernel | None = None
         self.is_starting = False
         self.failure: str | None = None
+        self.is_kept = parts.launcher.can_prepare and parts.launcher.keeping.is_on
         self._session_id = record.id
         self._kernelspec = parts.languages.kernelspec(record.language)
         self._has_snapshots = parts.languages.have_snapshots(record.language)
@@ -61,7 +65,7 @@ class KernelSlot:
         self.limits = limits
         self.internet = record.allow_internet_access
         self._launcher = parts.launcher
-        self._pool = parts.pool
+        self._seating = Seating(record.id, self._kernelspec, room, parts, capacity)
         self._capacity = capacity
         self._metrics = parts.metrics
         self._on_late = on_late
@@ -136,6 +140,11 @@ class KernelSlot:
         self._has_started(kernel, how, began)
         return kernel
 
+    @property
+    def completed_run(self) -> str | None:
+        """What is to be restored: the memory after this run; None where it cannot be."""
+        return self._completed
+
     def completed(self, run: str) -> None:
         """A run has ended and the kernel lives: what it holds now is what is to be restored.
 
@@ -207,14 +216,16 @@ class KernelSlot:
             memory = replace(offer.memory, reseed=reseed)
             copying = self._launcher.copy(seat, offer.seat, self._kernelspec, self._on_late, memory)
             # Nobody needs the kernel that waited there.
-            leaving = member.kernel.close() if member is not None else _nothing()
-            self.kernel, _ = await asyncio.gather(copying, leaving)
+            leaving = member.kernel.close() if member is not None else asyncio.sleep(0)
+            made, _ = await asyncio.gather(copying, leaving, return_exceptions=True)
+            if isinstance(made, BaseException):
+                raise made
+            self.kernel = made
         except BaseException:
             await self.free()
             raise
         finally:
             self.is_starting = False
-        assert self.kernel is not None
         self._completed = memory.run
         self._has_started(self.kernel, "copied", began)
         self._watch = asyncio.create_task(self._watch_for_death(self.kernel))
@@ -229,7 +240,7 @@ class KernelSlot:
 
     async def _claim(self) -> Kernel | None:
         """The kernel of a member of the pool, with its seat; None where none can be had."""
-        if await asyncio.to_thread(self._needs_a_new_one):
+        if await asyncio.to_thread(self._seating.needs_a_new_one):
             return None
         member = await self._move_in()
         if member is None:
@@ -243,35 +254,10 @@ class KernelSlot:
 
     async def _move_in(self) -> Member | None:
         """Have the seat of a member of the pool, which is returned; None where none can be had."""
-        member = await self._pool.take(Kind(self._kernelspec, self.internet))
-        if member is None:
-            return None
-        seat = member.seat
-        try:
-            await self._capacity.take()
-            try:
-                await asyncio.to_thread(self._move_to, seat)
-            except BaseException:
-                self._capacity.give_back()
-                raise
-        except BaseException as error:
-            self._pool.discard(member)
-            if not isinstance(error, NotHandedOver | OSError):
-                raise
-            log.info("pool_member_refused", session_id=self._session_id, reason=str(error))
-            return None
-        self._seat = seat
+        member = await self._seating.from_pool(self.limits, self.internet)
+        if member is not None:
+            self._seat = member.seat
         return member
-
-    def _needs_a_new_one(self) -> bool:
-        """Whether there are files that a kernel must find when it starts."""
-        names = self._launcher.reads_at_start(self._kernelspec)
-        return len(names) > 0 and self._room.has_any(names)
-
-    def _move_to(self, seat: Seat) -> None:
-        self._launcher.limit(seat, self.limits)
-        self._room.move_to(seat.place.workspace)
-        seat.has_moved(self._room.path)
 
     async def _start_own(self) -> Kernel:
         """A kernel on the session's seat, which is started, too, where there is none."""
@@ -284,17 +270,42 @@ class KernelSlot:
             return await self._launcher.start(seat, self._kernelspec, self._on_late)
 
     async def _own_seat(self) -> Seat:
-        """A seat that is started for the session."""
-        await self._capacity.take()
+        self._seat = await self._seating.new(self.limits, self.internet)
+        return self._seat
+
+    def take_over(self, seat: Seat, kernel: Kernel) -> None:
+        """Have a kernel that an earlier service has started, with its seat."""
+        self._capacity.take_over()
+        self._seat, self.kernel = seat, kernel
+        self._oom_kills = seat.enclosure.oom_kills()
+        self._watch = asyncio.create_task(self._watch_for_death(kernel))
+
+    async def keep(self, more: Callable[[], Mapping[str, Any]], run: bytes | None = None) -> None:
+        """See to it that the kernel outlives the service; `more` is for the next one.
+
+        What cannot be kept ends with the service.
+        """
+        seat, kernel = self._seat, self.kernel
+        if not self.is_kept or seat is None or kernel is None:
+            return
+        before = seat.lifeline
+        if before is not None and before.about is kernel:
+            return
+        told = more()
         try:
-            async with self._capacity.start():
-                self._seat = seat = await self._launcher.seat(
-                    self._kernelspec, self._room.path, self.limits, internet=self.internet
-                )
-                return seat
-        finally:
-            if self._seat is None:
-                self._capacity.give_back()
+            seat.lifeline = await keep(
+                self._launcher, self._session_id, self._kernelspec, seat, kernel, told, run
+            )
+        except OSError as error:
+            log.warning("kernel_not_kept", session_id=self._session_id, reason=str(error))
+        else:
+            if before is not None:
+                before.replaced()
+
+    def note(self, going: Going) -> None:
+        """A run is about to begin."""
+        if self._seat is not None and self._seat.lifeline is not None:
+            self._seat.lifeline.note_run(going.line())
 
     @property
     def seat(self) -> Seat | None:
@@ -386,7 +397,3 @@ class KernelSlot:
             self.kernel.ask_to_leave()
             await wait_event(self.kernel.ended, grace.terminate)
             await self.drop(grace)
-
-
-async def _nothing() -> None:
-    """What there is to do where there is nothing."""

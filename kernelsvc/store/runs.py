@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -48,7 +48,7 @@ _FORGET_RUNS = delete(RunRow).where(
     col(RunRow.id).not_in(select(col(IdempotencyRow.run_id))),
 )
 
-_STOPPED = "the service was stopped before the run had ended"
+STOPPED = "the service was stopped before the run had ended"
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600
 _SUMMARY = (
     "status",
@@ -112,15 +112,19 @@ class RunStore:
         self._journal = None if journal is None else Journal[Finished](journal)
         self._writing = threading.Lock()
 
-    async def open(self) -> None:
-        """Write what an earlier process had no time for."""
+    async def open(self, going_on: Container[str] = ()) -> None:
+        """Write what an earlier process had no time for.
+
+        The runs that it did not see through have ended with it, but for those that are `going_on`:
+        each of them is to be finished, as any other run.
+        """
         if self._journal is not None:
             lines = await asyncio.to_thread(self._journal.open)
             left = [found for line in lines if (found := _left(line)) is not None]
             await self._database.run(lambda transaction: self._add(transaction, left))
             self._journal.clear()
             self._database.write_behind(self._write_behind)
-        await self._database.run(lambda transaction: _recover(transaction, self._add))
+        await self._database.run(lambda transaction: _recover(transaction, going_on, self._add))
 
     async def close(self) -> None:
         """Write what has gathered; where that fails, it stays in the journal for the next start."""
@@ -292,12 +296,16 @@ def _nobody() -> None:
     """Who is told of a delivery until somebody is."""
 
 
-def _recover(transaction: Transaction, add: Callable[[Transaction, list[Finished]], None]) -> None:
+def _recover(
+    transaction: Transaction,
+    found: Container[str],
+    add: Callable[[Transaction, list[Finished]], None],
+) -> None:
     """End the runs that the service did not see through: it was stopped meanwhile."""
     connection = transaction.connection()
     for pending in transaction.scalars(select(PendingRunRow)).all():
         session = transaction.get(SessionRow, pending.session_id)
-        if session is None:
+        if session is None or pending.id in found:
             continue
         number = connection.scalar(_COUNT_RUNS, {"of_session": session.id}) or 0
         run = Run(
@@ -305,9 +313,9 @@ def _recover(transaction: Transaction, add: Callable[[Transaction, list[Finished
             session_id=session.id,
             language=session.language,
             status="interrupted",
-            error=RunError(ename="ServiceStopped", evalue=_STOPPED, traceback=[]),
+            error=RunError(ename="ServiceStopped", evalue=STOPPED, traceback=[]),
             memory="lost",
-            memory_detail=_STOPPED,
+            memory_detail=STOPPED,
             data=session.data,
             queued_at=pending.queued_at,
             started_at=None,

@@ -32,6 +32,8 @@ class ServiceProcess:
             "KERNELSVC_RUNTIME_DIR": f"{self.directory}/run",
             "KERNELSVC_PORT": "0",
             "KERNELSVC_LOG_LEVEL": "warning",
+            # Its kernels end with it, unless a test says else.
+            "KERNELSVC_ORPHAN_GRACE": "0",
             **{f"KERNELSVC_{name.upper()}": str(value) for name, value in self._settings.items()},
         }
         self.process = subprocess.Popen(

@@ -30,18 +30,18 @@ class Fate(StrEnum):
 WORDS: Final[dict[Fate, frozenset[str]]] = {
     Fate.SLEPT: frozenset({"restored"}),
     Fate.STOPPED: frozenset({"restored"}),
-    Fate.CRASHED: frozenset({"lost"}),
+    Fate.CRASHED: frozenset({"kept"}),
     Fate.RESTARTED: frozenset({"lost"}),
-    Fate.KILLED: frozenset({"lost"}),
-    Fate.DIED: frozenset({"lost"}),
-    Fate.RAN_OUT: frozenset({"lost"}),
-    Fate.TIMED_OUT: frozenset({"lost"}),
+    Fate.KILLED: frozenset({"restored"}),
+    Fate.DIED: frozenset({"restored"}),
+    Fate.RAN_OUT: frozenset({"restored"}),
+    Fate.TIMED_OUT: frozenset({"restored"}),
     Fate.GAVE_WAY: frozenset({"kept"}),
     Fate.INTERRUPTED: frozenset({"kept"}),
-    Fate.DEAF: frozenset({"lost"}),
+    Fate.DEAF: frozenset({"restored"}),
     Fate.COPIED: frozenset({"restored"}),
     Fate.FORKED: frozenset({"kept", "restored"}),
 }
 
-KERNELS_OUTLIVE_THE_SERVICE: Final = False
+KERNELS_OUTLIVE_THE_SERVICE: Final = True
 """Whether kernels go on after SIGKILL of the service; else every process ends by itself."""

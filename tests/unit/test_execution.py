@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kernelsvc.kernels import kernel
-from kernelsvc.kernels.kernel import Execution
+from kernelsvc.kernels.execution import Execution
 from kernelsvc.models.event import Idle, Replied, Started
 
 pytestmark = pytest.mark.usefixtures("io_loop")

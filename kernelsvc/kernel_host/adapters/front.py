@@ -13,6 +13,7 @@ import zmq.asyncio
 
 from kernelsvc.kernel_host.adapters.running import Adapter, Asked, Ended, Gone, Say
 from kernelsvc.kernel_host.app import IOPUB_HIGH_WATER, LINGER_MS, pack
+from kernelsvc.kernel_host.latest import LATEST_REQUEST, LatestRun
 from kernelsvc.kernel_host.session import KernelSession
 from kernelsvc.kernel_host.wire import METADATA_KEY
 
@@ -48,6 +49,7 @@ class Front:
         self._iopub = self._bind(zmq.PUB, info, "iopub")
         self._count = 0
         self._is_executing = False
+        self._latest = LatestRun()
         self._leaving = asyncio.Event()
         self._publishing = asyncio.Lock()
 
@@ -120,7 +122,9 @@ class Front:
             content: dict[str, Any] | None
             ended: dict[str, Any] | None = None
             if is_execution:
+                self._latest.begin(request)
                 content, ended = await self._execute(request)
+                self._latest.end(request, ended or {})
             else:
                 content = self._answer(request["msg_type"])
             # How a run of the service's has ended is in its `idle`.
@@ -142,6 +146,8 @@ class Front:
                     "language_info": self._adapter.language,
                     "banner": "",
                 }
+            case _ if kind == LATEST_REQUEST:
+                return self._latest.told()
             case "interrupt_request":
                 self._interrupt()
                 return {"status": "ok"}

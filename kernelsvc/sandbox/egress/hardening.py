@@ -2,9 +2,7 @@
 
 import ctypes
 import resource
-import signal
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -12,13 +10,12 @@ _SPARE_DESCRIPTORS = 128
 
 
 def harden(connections: int) -> None:
-    """Bind this process to its parent's life and take from it what a proxy does not need.
+    """Take from this process what a proxy does not need.
 
-    SIGKILL when the parent ends; no privileges by executing anything; no core dumps and no looking
-    into its memory by other processes of the user; no writing of files; descriptors for as many
-    connections as it may have. Raises OSError where the system does not allow it.
+    No privileges by executing anything; no core dumps and no looking into its memory by other
+    processes of the user; no writing of files; descriptors for as many connections as it may have.
+    Raises OSError where the system does not allow it.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     for kind, most in (

@@ -1,0 +1,212 @@
+"""The service is killed (SIGKILL) and started again: its kernels have outlived it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from httpx import HTTPError
+
+from tests.service.test_callbacks import LOOPBACK, receiving
+from tests.support.lives import Lives
+from tests.support.waiting import eventually
+
+SERVER = """
+import http.server, threading
+server = http.server.HTTPServer(("127.0.0.1", 8000), http.server.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+"""
+FETCH = """
+import urllib.request
+print(urllib.request.urlopen("{url}").status)
+"""
+
+
+@pytest.fixture
+def make_lives():
+    made = []
+
+    def make(**settings):
+        made.append(Lives(**settings))
+        return made[-1]
+
+    yield make
+    for lives in made:
+        lives.end()
+
+
+async def begin(api, code, session_id="s", **fields):
+    """Begin a run in the background, and return when it is going on."""
+    body = {"code": code, "background": True, **fields}
+    begun = await api.send("POST", f"/api/sessions/{session_id}/run", body)
+    assert begun.status == 202, begun
+    await api.until_running(session_id)
+    return begun.json["run_id"]
+
+
+async def ended(api, run_id, session_id="s", seconds=20):
+    found = await api.send("GET", f"/api/sessions/{session_id}/runs/{run_id}?wait={seconds}")
+    assert found.status == 200, found
+    return found.json
+
+
+async def test_sessions_go_on_after_three_kills_with_all_that_they_have(make_lives):
+    lives = make_lives(internet_networks=LOOPBACK)
+    async with receiving() as outside:
+        fetch = FETCH.format(url=outside.url)
+        async with lives.life() as api:
+            await api.create(data={"a": 1})
+            pid = await api.run("import os; count = 0; array = bytearray(100_000_000)\nos.getpid()")
+            await api.create("net", allowInternetAccess=True)
+            assert (await api.run(fetch, "net"))["stdout"] == "200\n"
+            await api.run(SERVER, "net")
+            # What is said before the kernel has run is said once, a kill in between or not.
+            await api.create("quiet")
+            await api.run("x = 1", "quiet")
+            await api.send("POST", "/api/sessions/quiet/sleep")
+            await api.send("POST", "/api/sessions/quiet/wake")
+            lives.kill()
+        for number in range(1, 4):
+            async with lives.life() as api:
+                session = await api.session()
+                assert (session["state"], session["data"]) == ("idle", {"a": 1})
+                run = await api.run("count += 1\nprint(count, len(array), os.getpid())")
+                assert run["stdout"] == f"{number} 100000000 {pid['text']}\n"
+                assert (run["memory"], run["missing"], run["truncated"]) == ("kept", None, False)
+                if number == 1:
+                    run = await api.run("x", "quiet")
+                    assert (run["text"], run["memory"]) == ("1", "restored")
+                    metrics = (await api.http.get("/metrics")).text
+                    assert "kernelsvc_sandboxes 3.0" in metrics
+                if number < 3:
+                    lives.kill()
+                    continue
+                assert (await api.run("x", "quiet"))["memory"] == "kept"
+                assert (await api.run(fetch, "net"))["stdout"] == "200\n"
+                assert (await api.http.get("/proxy/net/8000/")).status_code == 200
+                names = await api.send("GET", "/api/sessions/s/files")
+                assert names.json["count"] == 0
+                # It is asleep, and awake, and gone, as any other.
+                assert (await api.send("POST", "/api/sessions/s/sleep")).status == 200
+                run = await api.run("count", session_id="s")
+                assert (run["text"], run["memory"]) == ("3", "restored")
+                before = {each for each in lives.note() if each.name() == "kernel"}
+                assert (await api.send("DELETE", "/api/sessions/net")).status == 200
+                metrics = (await api.http.get("/metrics")).text
+                assert "kernelsvc_sandboxes 2.0" in metrics
+                assert before
+
+
+async def test_code_reaches_neither_the_keeper_nor_what_it_holds(make_lives):
+    lives = make_lives()
+    address = lives.data / "keeper"
+    async with lives.life() as api:
+        await api.create("other")
+        await api.run("1", "other")
+        await api.create()
+        attack = (
+            "import os, socket\n"
+            "with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attacker:\n"
+            f"    try: attacker.connect({str(address)!r})\n"
+            "    except OSError as error: print(type(error).__name__)\n"
+            "links = {os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')"
+            " if os.path.islink(f'/proc/self/fd/{fd}')}\n"
+            "print(any('kernelsvc' in link or 'pidfd' in link for link in links))"
+        )
+        assert (await api.run(attack))["stdout"] == "FileNotFoundError\nFalse\n"
+        assert address.stat().st_mode & 0o777 == 0o600
+        lives.kill()
+        # Nobody but who is the service's own user is handed anything.
+        code = (
+            "import os, socket, sys\n"
+            "taker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+            "fd = os.open(sys.argv[1], os.O_PATH)\n"
+            "if os.getuid() == 0: os.setresuid(60878, 60878, 60878)\n"
+            "taker.connect(f'/proc/self/fd/{fd}/keeper'); print(len(taker.recv(100)))\n"
+        )
+        if os.getuid() == 0:
+            address.chmod(0o666)
+            command = [sys.executable, "-c", code, str(lives.data)]
+            tried = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert tried.stdout == "0\n" or "PermissionError" in tried.stderr
+    async with lives.life() as api:
+        assert (await api.session())["state"] == "idle"
+
+
+async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
+    lives = make_lives(callback_networks=LOOPBACK, interrupt_grace=0.3, terminate_grace=0.3)
+    sleep = "import time\nprint('before', flush=True)\n"
+    until = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+    async with receiving() as receiver:
+        async with lives.life() as api:
+            names = ("late", "timed", "stuck", "ended", "flood", "died", "asked", "queued")
+            await asyncio.gather(*(api.create(name) for name in names))
+            await asyncio.gather(*(api.run("kept = 1", name) for name in names))
+            runs = {
+                "late": await begin(
+                    api, sleep + until + "print('after'); 1 / 0", "late", callback_url=receiver.url
+                ),
+                "timed": await begin(
+                    api, sleep + "time.sleep(60)", "timed", timeout=4, on_timeout="interrupt"
+                ),
+                # It lets no other thread of the kernel have a word.
+                "stuck": await begin(
+                    api, "import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "stuck", timeout=4
+                ),
+                "ended": await begin(api, until + "print('x')\nopen('done', 'w')", "ended"),
+                "flood": await begin(
+                    api,
+                    until + "for _ in range(200_000): print('x' * 99)\nopen('done', 'w')",
+                    "flood",
+                ),
+                "died": await begin(api, until + "os._exit(7)", "died"),
+                "queued": await begin(api, until, "queued"),
+            }
+            behind = {"code": "1", "background": True}
+            runs["behind"] = (await api.send("POST", "/api/sessions/queued/run", behind)).json[
+                "run_id"
+            ]
+            asked = asyncio.create_task(api.run(until + "print('asked')", "asked"))
+            await api.until_running("asked")
+            lives.kill()
+            with pytest.raises(HTTPError):
+                await asked
+        for name in ("ended", "flood", "died"):
+            lives.workspace(name).joinpath("go").touch()
+        for name in ("ended", "flood"):
+            # With nobody who listens, code comes to its end.
+            await eventually(lives.workspace(name).joinpath("done").exists, 20)
+        async with lives.life() as api:
+            assert (await api.session("late"))["state"] == "running"
+            for name in ("late", "asked", "queued"):
+                lives.workspace(name).joinpath("go").touch()
+            late = await ended(api, runs["late"], "late")
+            assert (late["stdout"], late["exit_code"], late["status"]) == ("after\n", 1, "failed")
+            assert (late["memory"], late["truncated"]) == ("kept", True)
+            assert "output" in late["missing"] or "put out" in late["missing"]
+            await eventually(lambda: receiver.got)
+            assert json.loads(receiver.got[0][1]) == late
+            for name in ("ended", "flood"):
+                run = await ended(api, runs[name], name)
+                assert (run["status"], run["exit_code"], run["stdout"]) == ("completed", 0, "")
+                assert (run["memory"], run["truncated"]) == ("kept", True)
+                assert "while the service was away" in run["missing"]
+            died = await ended(api, runs["died"], "died")
+            assert (died["status"], died["exit_code"]) == ("interrupted", None)
+            assert (died["memory"], (await api.run("1", "died"))["exit_code"]) == ("lost", 0)
+            behind = await ended(api, runs["behind"], "queued")
+            assert (behind["status"], behind["started_at"]) == ("interrupted", None)
+            # The one that nobody got an answer of is in the history.
+            entry = (await api.send("GET", "/api/sessions/asked/runs")).json["runs"][0]
+            assert "print('asked')" in entry["code"]
+            assert (await ended(api, entry["run_id"], "asked"))["stdout"] == "asked\n"
+            for name, memory in (("timed", "kept"), ("stuck", "lost")):
+                run = await ended(api, runs[name], name)
+                assert (run["exit_code"], run["timed_out"], run["memory"]) == (124, True, memory)
+                assert 4 <= float(run["duration"].removesuffix("s")) < 8
+            for name in ("late", "timed", "ended", "flood", "asked", "queued"):
+                assert (await api.run("kept", name))["text"] == "1"
+                assert (await api.session(name))["run_count"] == (4 if name == "queued" else 3)
+            assert len(receiver.got) == 1

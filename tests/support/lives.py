@@ -1,0 +1,100 @@
+"""A service that is killed and started again on the same directories, over and over."""
+
+import os
+import select
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from httpx import AsyncClient
+
+from tests.support.api import Api
+from tests.support.process import ServiceProcess
+
+_END_SECONDS = 20.0
+
+
+class Lives:
+    """Each `life` is a process of its own; what one leaves, the next one finds. Ended by `end`."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="ks"))
+        self.data, self.runtime = self.directory / "data", self.directory / "run"
+        own = {"data_dir": self.data, "runtime_dir": self.runtime, "pool_max": 0}
+        self._settings = {**own, "orphan_grace": 30, **settings}
+        self._processes: dict[int, psutil.Process] = {}
+        self.service: ServiceProcess
+
+    @asynccontextmanager
+    async def life(self, **settings: Any) -> AsyncIterator[Api]:
+        """A service, until the block ends or it is killed within it."""
+        with ServiceProcess(**{**self._settings, **settings}) as self.service:
+            async with AsyncClient(base_url=self.service.url, timeout=60) as http:
+                yield Api(http)
+
+    def kill(self) -> None:
+        """SIGKILL the service, and nothing else; returns when it is gone."""
+        self.note()
+        self.service.kill()
+        self.service.process.wait()
+
+    def note(self) -> list[psutil.Process]:
+        """All processes that the service has started, by now."""
+        found = psutil.Process(self.service.process.pid).children(recursive=True)
+        self._processes.update({process.pid: process for process in found})
+        return found
+
+    @property
+    def keeper(self) -> psutil.Process:
+        """The keeper, which may be an earlier service's."""
+        return next(
+            process
+            for process in self._processes.values()
+            if process.is_running() and "kernelsvc.keeper" in process.cmdline()
+        )
+
+    def workspace(self, session_id: str = "s") -> Path:
+        """The session's files, from outside."""
+        return self.data / "workspaces" / session_id
+
+    def left(self, seconds: float = _END_SECONDS) -> list[psutil.Process]:
+        """What still runs of all that was noted, after so long at most."""
+        deadline = time.monotonic() + seconds
+        running = [each for each in self._processes.values() if _runs(each)]
+        for process in running:
+            # Not psutil's waiting, which polls those that are no children of ours.
+            _wait(process, deadline - time.monotonic())
+        return [each for each in running if _runs(each)]
+
+    def end(self) -> None:
+        """Remove all that it had; fails where something runs still, or a directory is left."""
+        left, directories = self.left(), list(self.runtime.glob("*/"))
+        for process in left:
+            process.kill()
+        shutil.rmtree(self.directory)
+        assert left == [], "the service left processes behind"
+        assert directories == [], "the service left runtime directories behind"
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it lives; whoever has become its parent may take its time to collect it."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(process: psutil.Process, seconds: float) -> None:
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([descriptor], [], [], max(0.0, seconds))
+    finally:
+        os.close(descriptor)
