@@ -94,11 +94,15 @@ class Seat:
         """The descriptors by which it can be kept beyond this service; raises OSError."""
         return self.host.lifelines() | (self.egress.lifelines() if self.egress else {})
 
-    async def close(self) -> None:
-        """End the host and its kernel, and remove what was made for them."""
+    async def let_go(self) -> None:
+        """It need not outlive the service any more."""
         lifeline, self.lifeline = self.lifeline, None
         if lifeline is not None:
             await lifeline.let_go()
+
+    async def close(self) -> None:
+        """End the host and its kernel, and remove what was made for them."""
+        await self.let_go()
         await self.host.close()
         if self.egress is not None:
             await self.egress.close()

@@ -304,6 +304,8 @@ class KernelSlot:
         """End the kernel politely: exit handlers run, then a SIGTERM handler, then SIGKILL."""
         if self.kernel is not None:
             self.expect_end()
+            if self._seat is not None:
+                await self._seat.let_go()
             self.kernel.ask_to_leave()
             await wait_event(self.kernel.ended, grace.terminate)
             await self.drop(grace)
