@@ -221,7 +221,10 @@ class KernelSlot:
     def note(self, going: Going) -> None:
         """A run is about to begin."""
         if self._seat is not None and self._seat.lifeline is not None:
-            self._seat.lifeline.note_run(going.line())
+            try:
+                self._seat.lifeline.note_run(going.line())
+            except OSError as error:
+                log.warning("run_not_noted", session_id=self._session_id, reason=str(error))
 
     @property
     def seat(self) -> Seat | None:

@@ -73,13 +73,11 @@ class Lives:
         return found
 
     @property
-    def keeper(self) -> psutil.Process:
-        """The keeper, which may be an earlier service's."""
-        return next(
-            process
-            for process in self._processes.values()
-            if process.is_running() and "kernelsvc.keeper" in process.cmdline()
-        )
+    def keeper(self) -> psutil.Process | None:
+        """The keeper, which may be an earlier service's; None where none runs."""
+        of_all = self._processes.values()
+        found = (each for each in of_all if _runs(each) and "kernelsvc.keeper" in each.cmdline())
+        return next(found, None)
 
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""
