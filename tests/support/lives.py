@@ -79,6 +79,13 @@ class Lives:
         found = (each for each in of_all if _runs(each) and "kernelsvc.keeper" in each.cmdline())
         return next(found, None)
 
+    def kept(self) -> int:
+        """How many seats the keeper holds."""
+        if self.keeper is None:
+            return 0
+        held = os.scandir(f"/proc/{self.keeper.pid}/fd")
+        return sum("kernelsvc-seat" in os.readlink(each.path) for each in held)
+
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""
         return self.data / "workspaces" / session_id
