@@ -95,18 +95,19 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         )
         if not await keys.has_keys() and not on_loopback:
             raise CannotStart(_NO_KEY.format(host=settings.host))
-        keeping = Keeping(settings.data_dir, settings.orphan_grace)
-        # What an earlier service has left does not end with one that cannot start.
-        stack.callback(keeping.hang_up)
         isolation = await asyncio.to_thread(from_settings.isolate, settings, on_loopback)
         stack.callback(isolation.close)
+        grace = settings.orphan_grace if isolation.is_sandbox else 0.0
+        keeping = Keeping(settings.data_dir, grace)
+        # What an earlier service has left does not end with one that cannot start.
+        stack.callback(keeping.hang_up)
         orphans, left, lock = await asyncio.to_thread(keeping.take_over)
         runtime = RuntimeDirectory(settings.runtime_dir)
         if left is not None and lock is not None:
             runtime.inherit(left, lock, {Path(orphan.seat).name for orphan in orphans})
         runtime.open()
         stack.callback(runtime.close)
-        await asyncio.to_thread(keeping.begin, runtime, isolation.groups)
+        keeping.begin(runtime, isolation.groups)
         launcher = Launcher(
             runtime,
             isolation,
@@ -195,7 +196,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(context.flush, settings.drain_timeout)
         await service.open()
         runtime.is_left_behind = False
-        stack.push_async_callback(asyncio.to_thread, keeping.farewell)
+        stack.push_async_callback(keeping.farewell)
         stack.push_async_callback(service.close)
         http.add_sockets(sockets)
         stack.callback(http.stop)

@@ -18,7 +18,7 @@ from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress_process import Egress
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0
 
 
 class Told(BaseModel):

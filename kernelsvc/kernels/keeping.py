@@ -95,6 +95,7 @@ class Keeping:
         self._inherited: list[str] = []
         self._kept: dict[str, Descriptors] = {}
         self._lock = asyncio.Lock()
+        self._replacing: asyncio.Task[None] | None = None
 
     @property
     def is_on(self) -> bool:
@@ -144,7 +145,7 @@ class Keeping:
     def begin(self, runtime: RuntimeDirectory, groups: list[str]) -> None:
         """From here on there is something to leave; the keeper of an earlier service hears of it.
 
-        `groups` are the beginnings of the paths of this service's control groups. Blocks.
+        `groups` are the beginnings of the paths of this service's control groups.
         """
         told = os.memfd_create("kernelsvc")
         os.write(told, __version__.encode())
@@ -158,7 +159,7 @@ class Keeping:
         self._estate = estate, [told, runtime.lock]
         if self._orders is not None:
             wire.send(self._orders, *self._estate)
-            self._orders.setblocking(False)
+            self._watch(self._orders)
 
     async def keep(
         self,
@@ -192,19 +193,49 @@ class Keeping:
         async with self._lock:
             if self._orders is not None:
                 with contextlib.suppress(OSError):
+                    # One that has just gone holds it no more.
                     await self._send(wire.LetGo(seat), [])
 
     async def _hand(self, seat: str) -> None:
-        """Hand a seat to the keeper; to one that is gone, a new one succeeds, with all seats."""
+        """Hand a seat to the keeper; where there is none (any more), to a new one, with all."""
         if self._orders is not None:
-            with contextlib.suppress(BrokenPipeError, ConnectionError):
+            await self._send_seat(seat)
+        else:
+            await self._start()
+
+    async def _start(self) -> None:
+        """Start a keeper and hand it everything; raises OSError."""
+        self._watch(await asyncio.to_thread(self._spawn))
+        for seat in list(self._kept):
+            # A host that has gone by now has nothing to be kept by.
+            with contextlib.suppress(OSError):
                 await self._send_seat(seat)
-                return
-            log.warning("keeper_lost")
+
+    def _watch(self, orders: socket.socket) -> None:
+        orders.setblocking(False)
+        self._orders = orders
+        # It never says anything: what there is to read is its end.
+        asyncio.get_running_loop().add_reader(orders, self._lose)
+
+    def _lose(self) -> None:
+        log.warning("keeper_lost")
+        self._part()
+        self._replacing = asyncio.create_task(self._replace())
+
+    async def _replace(self) -> None:
+        async with self._lock:
+            if self._orders is None and self._kept:
+                try:
+                    await self._start()
+                except OSError as error:
+                    log.warning("keeper_not_replaced", reason=str(error))
+
+    def _part(self) -> None:
+        """Hang up on the keeper."""
+        if self._orders is not None:
+            asyncio.get_running_loop().remove_reader(self._orders)
             self._orders.close()
-        await asyncio.to_thread(self._spawn)
-        for each in list(self._kept):
-            await self._send_seat(each)
+            self._orders = None
 
     async def _send_seat(self, seat: str) -> None:
         # Asked for just now: a pipe may have been closed, a kernel's host have gone meanwhile.
@@ -222,7 +253,7 @@ class Keeping:
                 # It is starting, or has much to do; it never waits for this service.
                 await asyncio.to_thread(select.select, (), (orders,), (), _SEND_SECONDS)
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> socket.socket:
         """Start a keeper; raises OSError. What is sent meanwhile waits in its socket."""
         assert self._estate is not None
         if self._process is not None:
@@ -242,29 +273,29 @@ class Keeping:
                     env={},
                 )
             wire.send(ours, *self._estate)
-            ours.setblocking(False)
         except BaseException:
             ours.close()
             raise
-        self._orders = ours
+        return ours
 
     # ---- its end
 
-    def farewell(self) -> None:
-        """This service ends in good order, and has ended everything that was kept. Blocks."""
+    async def farewell(self) -> None:
+        """This service ends in good order, and has ended everything that was kept."""
+        if self._replacing is not None:
+            await asyncio.wait({self._replacing})
         if self._orders is not None:
-            _dismiss(self._orders)
-            self._orders = None
+            asyncio.get_running_loop().remove_reader(self._orders)
+            orders, self._orders = self._orders, None
+            await asyncio.to_thread(_dismiss, orders)
         if self._process is not None:
-            self._process.wait(_EXIT_SECONDS)
-        remove_groups(self._inherited)
+            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        await asyncio.to_thread(remove_groups, self._inherited)
         self.hang_up()
 
     def hang_up(self) -> None:
         """Leave what is kept to the next service: this one could not be started."""
-        if self._orders is not None:
-            self._orders.close()
-            self._orders = None
+        self._part()
         if self._estate is not None:
             (told, *_), self._estate = self._estate[1], None
             os.close(told)

@@ -84,11 +84,15 @@ class Seat:
             raise OSError("a live copy cannot be kept")
         return self.host.lifelines() | (self.egress.lifelines() if self.egress else {})
 
-    async def close(self) -> None:
-        """End its kernel and what was made for it, but what lodgers are in."""
+    async def let_go(self) -> None:
+        """It need not outlive the service any more."""
         lifeline, self.lifeline = self.lifeline, None
         if lifeline is not None:
             await lifeline.let_go()
+
+    async def close(self) -> None:
+        """End its kernel and what was made for it, but what lodgers are in."""
+        await self.let_go()
         if self.latest is not None:
             self.latest.forget()
         self._is_left = True

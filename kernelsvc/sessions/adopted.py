@@ -30,7 +30,7 @@ from kernelsvc.store.runs import STOPPED
 
 ENDED_MEANWHILE = "the run ended while the service was away: its output is missing"
 _SILENT = "the service was killed, and the kernel did not answer the next one"
-_GREETING_SECONDS = 30.0
+_GREETING_SECONDS = 10.0
 _ASKING_SECONDS = 2.0
 
 

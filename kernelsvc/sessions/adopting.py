@@ -17,7 +17,7 @@ from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.store.runs import STOPPED
 
-_GREETINGS_SECONDS: Final = 5.0
+_GREETINGS_SECONDS: Final = 3.0
 
 log = structlog.get_logger()
 

@@ -305,7 +305,10 @@ class KernelSlot:
     def note(self, going: Going) -> None:
         """A run is about to begin."""
         if self._seat is not None and self._seat.lifeline is not None:
-            self._seat.lifeline.note_run(going.line())
+            try:
+                self._seat.lifeline.note_run(going.line())
+            except OSError as error:
+                log.warning("run_not_noted", session_id=self._session_id, reason=str(error))
 
     @property
     def seat(self) -> Seat | None:
@@ -394,6 +397,8 @@ class KernelSlot:
         """End the kernel politely: exit handlers run, then a SIGTERM handler, then SIGKILL."""
         if self.kernel is not None:
             self.expect_end()
+            if self._seat is not None:
+                await self._seat.let_go()
             self.kernel.ask_to_leave()
             await wait_event(self.kernel.ended, grace.terminate)
             await self.drop(grace)

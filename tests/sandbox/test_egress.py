@@ -236,7 +236,7 @@ async def test_sigterm_ends_a_proxy(proxy):
         await proxy.egress.ended.wait()
 
 
-async def test_a_proxy_ends_with_its_parent_even_where_something_holds_its_socket_open():
+async def test_a_proxy_outlives_its_parent_only_while_something_holds_its_socket_open():
     code = (
         "import asyncio, subprocess, time\n"
         "from kernelsvc.sandbox.egress_process import Egress\n"
@@ -248,20 +248,24 @@ async def test_a_proxy_ends_with_its_parent_even_where_something_holds_its_socke
         "    await egress.wait_until_serving()\n"
         "    fd = egress._control.fileno()\n"
         "    held = subprocess.Popen(['sleep', '1000'], pass_fds=[fd], stdout=subprocess.DEVNULL)\n"
-        "    print(egress.pid, held.pid, flush=True)\n"
+        "    print(egress.pid, held.pid, port, flush=True)\n"
         "    time.sleep(1000)\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=subprocess.PIPE
     )
-    egress, holder = map(int, (await parent.stdout.readline()).split())
+    egress, holder, port = map(int, (await parent.stdout.readline()).split())
     try:
         parent.kill()
         await parent.wait()
-        await eventually(lambda: not psutil.pid_exists(egress))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+        assert b" 403 " in await reader.readline()
+        writer.close()
     finally:
         os.kill(holder, signal.SIGKILL)
+    await eventually(lambda: not psutil.pid_exists(egress))
 
 
 async def test_an_offer_of_something_else_ends_the_proxy_and_is_told():

@@ -1,8 +1,11 @@
 """A service that is killed and started again on the same directories, over and over."""
 
+import asyncio
+import contextlib
 import os
 import select
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -37,6 +40,26 @@ class Lives:
             async with AsyncClient(base_url=self.service.url, timeout=60) as http:
                 yield Api(http)
 
+    async def begin_and_kill(self, stage: bytes | float) -> None:
+        """A service that is killed as it starts: when it logs this, or after so many seconds."""
+        given = {**self._settings, "port": 0}
+        own = {f"KERNELSVC_{name.upper()}": str(value) for name, value in given.items()}
+        starting = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kernelsvc", "serve"),
+            env={**os.environ, **own},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert starting.stderr is not None
+        if isinstance(stage, bytes):
+            while stage not in await starting.stderr.readline():
+                assert starting.returncode is None
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(starting.wait(), stage)
+        starting.kill()
+        await starting.communicate()
+
     def kill(self) -> None:
         """SIGKILL the service, and nothing else; returns when it is gone."""
         self.note()
@@ -50,13 +73,18 @@ class Lives:
         return found
 
     @property
-    def keeper(self) -> psutil.Process:
-        """The keeper, which may be an earlier service's."""
-        return next(
-            process
-            for process in self._processes.values()
-            if process.is_running() and "kernelsvc.keeper" in process.cmdline()
-        )
+    def keeper(self) -> psutil.Process | None:
+        """The keeper, which may be an earlier service's; None where none runs."""
+        of_all = self._processes.values()
+        found = (each for each in of_all if _runs(each) and "kernelsvc.keeper" in each.cmdline())
+        return next(found, None)
+
+    def kept(self) -> int:
+        """How many seats the keeper holds."""
+        if self.keeper is None:
+            return 0
+        held = os.scandir(f"/proc/{self.keeper.pid}/fd")
+        return sum("kernelsvc-seat" in os.readlink(each.path) for each in held)
 
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""
@@ -75,7 +103,8 @@ class Lives:
         """Remove all that it had; fails where something runs still, or a directory is left."""
         left, directories = self.left(), list(self.runtime.glob("*/"))
         for process in left:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(self.directory)
         assert left == [], "the service left processes behind"
         assert directories == [], "the service left runtime directories behind"
