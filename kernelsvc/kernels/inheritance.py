@@ -116,11 +116,16 @@ class Heir:
         )
         futures: list[asyncio.Future[Any]] = [process.ready, process.exited]
         await asyncio.wait(futures, timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if process.exited.done() or not process.ready.done() or not seat.is_usable:
+        if not (process.exited.done() or process.ready.done()) or not seat.is_usable:
             host.kill()
             await seat.close()
-            raise KernelStartFailed("its kernel has ended")
+            raise KernelStartFailed("its kernel cannot be reached")
         return cls(told, orphan.run, seat, process)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the kernel lives; of one that does not, there may be a snapshot."""
+        return not self._process.exited.done()
 
     def kernel(self, launcher: Launcher, on_late: LateSink) -> Kernel:
         """The kernel, which is still to be connected to."""

@@ -10,6 +10,7 @@ received, and the result says so.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from kernelsvc import clock
 from kernelsvc.errors import KernelStartFailed
@@ -29,7 +30,9 @@ from kernelsvc.sessions.spent import Spent
 from kernelsvc.store.runs import STOPPED
 
 ENDED_MEANWHILE = "the run ended while the service was away: its output is missing"
+_DIED = "the kernel ended while the service was away"
 _SILENT = "the service was killed, and the kernel did not answer the next one"
+_INTERRUPTED = "KeyboardInterrupt"
 _GREETING_SECONDS = 10.0
 _ASKING_SECONDS = 2.0
 
@@ -48,7 +51,8 @@ class AdoptedSession(LiveSession):
         super().__init__(record, parts, capacity, on_idle)
         self._heir = heir
         self._found: tuple[RunJob, Going, Execution] | None = None
-        self._inherited = heir.kernel(parts.launcher, self._background.add)
+        self._launcher = parts.launcher
+        self._inherited: Kernel | None = None
 
     def adopt(
         self, going: Going | None, *, is_over: bool, has_file: bool
@@ -58,17 +62,21 @@ class AdoptedSession(LiveSession):
         What is returned is done when the kernel has answered, or has turned out not to. None where
         a run may be going on: nobody knows when that will let the kernel answer.
         """
-        kernel, is_news = self._inherited, going is None or not is_over
+        is_news = going is None or not is_over
         self._memory.take_over(self._heir.told.more, is_news=is_news, has_file=has_file)
         if going is not None:
             self._background.follow(going.request_id, going.run_id)
+        completed: str | None = self._heir.told.more["completed"]
+        if going is not None:
+            completed = going.request_id if is_over else going.completed
+        if not self._heir.has_kernel:
+            self._slot.take_over(self._heir.seat, None, completed)
+            return self._turns.begin(lambda: self._replace(None if is_over else going))
+        kernel = self._inherited = self._heir.kernel(self._launcher, self._background.add)
         if going is not None and not is_over:
             self._take_up(kernel, going)
         kernel.attach()
-        self._slot.take_over(self._heir.seat, kernel)
-        told = self._heir.told.more["completed"]
-        if (completed := going.request_id if going is not None and is_over else told) is not None:
-            self._slot.completed(completed)
+        self._slot.take_over(self._heir.seat, kernel, completed)
         if self._found is not None:
             self._queue.resume(self._found[0])
             return None
@@ -96,6 +104,15 @@ class AdoptedSession(LiveSession):
             return
         await self._slot.keep(self._memory.told, self._heir.run)
 
+    async def _replace(self, going: Going | None) -> None:
+        """The kernel has ended, and a run with it; its snapshot may be there."""
+        await self._memory.replace(_DIED)
+        if going is not None:
+            most = self._policy.max_output_bytes
+            job = RunJob.resumed(self._record.id, self._record.language, going, most)
+            await self._conclude_unknown(job, clock.boottime() - going.began)
+        await self._memory.ready()
+
     # ---- a run that may be going on
 
     def _take_up(self, kernel: Kernel, going: Going) -> None:
@@ -113,6 +130,7 @@ class AdoptedSession(LiveSession):
             return await super()._run(job)
         (_, going, execution), self._found = self._found, None
         kernel, stop = self._inherited, job.stop
+        assert kernel is not None
         assert stop is not None
         asking = asyncio.create_task(self._ask(kernel, execution, job))
         try:
@@ -132,6 +150,9 @@ class AdoptedSession(LiveSession):
             await asyncio.gather(asking, return_exceptions=True)
             self._current = job.stop = None
         duration = clock.boottime() - going.began
+        if duration >= going.timeout and ending.reply and ending.reply.ename == _INTERRUPTED:
+            # By a service that was killed before it could say so.
+            ending = replace(ending, timed_out=True)
         if _is_known(ending):
             return await self._conclude(job, ending, duration, Spent())
         return await self._conclude_unknown(job, duration)

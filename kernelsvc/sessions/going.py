@@ -15,7 +15,7 @@ class Going(BaseModel):
     """`began` is when it was begun, by CLOCK_BOOTTIME, `timeout` what it had then, in seconds.
 
     `is_promised`: it is to be in the history however it ends. `data_seen` is what the session's
-    data file was like then.
+    data file was like then. `completed` is what the kernel calls the memory that it had before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +33,7 @@ class Going(BaseModel):
     callback_url: str | None
     is_promised: bool
     data_seen: tuple[int, int, int, int] | None
+    completed: str | None
 
     @classmethod
     def of(
@@ -54,8 +55,9 @@ class Going(BaseModel):
             callback_url=job.request.callback_url,
             is_promised=job.accepted is not None,
             data_seen=job.data_seen,
+            completed=None,
         )
 
-    def line(self) -> bytes:
-        """As JSON in one line."""
-        return self.model_dump_json().encode()
+    def line(self, completed: str | None) -> bytes:
+        """As JSON in one line, with what was completed before."""
+        return self.model_copy(update={"completed": completed}).model_dump_json().encode()

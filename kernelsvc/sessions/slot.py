@@ -273,12 +273,16 @@ class KernelSlot:
         self._seat = await self._seating.new(self.limits, self.internet)
         return self._seat
 
-    def take_over(self, seat: Seat, kernel: Kernel) -> None:
-        """Have a kernel that an earlier service has started, with its seat."""
+    def take_over(self, seat: Seat, kernel: Kernel | None, completed: str | None) -> None:
+        """Have a seat of an earlier service, with the kernel; None for one that has ended.
+
+        `completed` is as for the method of that name.
+        """
         self._capacity.take_over()
-        self._seat, self.kernel = seat, kernel
+        self._seat, self.kernel, self._completed = seat, kernel, completed
         self._oom_kills = seat.enclosure.oom_kills()
-        self._watch = asyncio.create_task(self._watch_for_death(kernel))
+        if kernel is not None:
+            self._watch = asyncio.create_task(self._watch_for_death(kernel))
 
     async def keep(self, more: Callable[[], Mapping[str, Any]], run: bytes | None = None) -> None:
         """See to it that the kernel outlives the service; `more` is for the next one.
@@ -306,7 +310,7 @@ class KernelSlot:
         """A run is about to begin."""
         if self._seat is not None and self._seat.lifeline is not None:
             try:
-                self._seat.lifeline.note_run(going.line())
+                self._seat.lifeline.note_run(going.line(self._completed))
             except OSError as error:
                 log.warning("run_not_noted", session_id=self._session_id, reason=str(error))
 

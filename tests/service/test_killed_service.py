@@ -9,6 +9,7 @@ import sys
 import pytest
 from httpx import HTTPError
 
+from kernelsvc.sandbox import cgroups
 from tests.service.test_callbacks import LOOPBACK, receiving
 from tests.support.lives import Lives
 from tests.support.waiting import eventually
@@ -199,14 +200,14 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
                 assert "while the service was away" in run["missing"]
             died = await ended(api, runs["died"], "died")
             assert (died["status"], died["exit_code"]) == ("interrupted", None)
-            assert (died["memory"], (await api.run("1", "died"))["exit_code"]) == ("lost", 0)
+            assert (died["memory"], (await api.run("1", "died"))["exit_code"]) == ("restored", 0)
             behind = await ended(api, runs["behind"], "queued")
             assert (behind["status"], behind["started_at"]) == ("interrupted", None)
             # The one that nobody got an answer of is in the history.
             entry = (await api.send("GET", "/api/sessions/asked/runs")).json["runs"][0]
             assert "print('asked')" in entry["code"]
             assert (await ended(api, entry["run_id"], "asked"))["stdout"] == "asked\n"
-            for name, memory in (("timed", "kept"), ("stuck", "lost")):
+            for name, memory in (("timed", "kept"), ("stuck", "restored")):
                 run = await ended(api, runs[name], name)
                 assert (run["exit_code"], run["timed_out"], run["memory"]) == (124, True, memory)
                 assert float(run["duration"].removesuffix("s")) >= 4
