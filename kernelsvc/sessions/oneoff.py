@@ -37,7 +37,7 @@ class _OneOffSession(LiveSession):
 
     def __init__(self, *of: Any) -> None:
         super().__init__(*of)
-        self._slot.is_kept = False
+        self._slot.outliving.on = False
 
     async def _wake(self) -> None:
         pass

@@ -11,7 +11,6 @@ import structlog
 
 from kernelsvc.errors import KernelStartFailed, WorkspaceFull
 from kernelsvc.kernels.hosted import Memory
-from kernelsvc.kernels.inheritance import keep
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.pids import pid_outside
@@ -21,6 +20,7 @@ from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.going import Going
+from kernelsvc.sessions.outliving import Outliving
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.result import Lost, Restored
 from kernelsvc.sessions.room import Room
@@ -40,7 +40,7 @@ class KernelSlot:
 
     The methods that change the kernel are called by one task at a time (the session's turn).
     `on_death` is called when a kernel has ended that nobody ended through this object. `internet`
-    holds from the next start of a kernel. One that `is_kept` may outlive the service.
+    holds from the next start of a kernel.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class KernelSlot:
         self.kernel: Kernel | None = None
         self.is_starting = False
         self.failure: str | None = None
-        self.is_kept = parts.launcher.can_prepare and parts.launcher.keeping.is_on
         self._session_id = record.id
         self._kernelspec = parts.languages.kernelspec(record.language)
         self._has_snapshots = parts.languages.have_snapshots(record.language)
@@ -65,6 +64,7 @@ class KernelSlot:
         self.limits = limits
         self.internet = record.allow_internet_access
         self._launcher = parts.launcher
+        self.outliving = Outliving(record.id, self._kernelspec, parts.launcher)
         self._seating = Seating(record.id, self._kernelspec, room, parts, capacity)
         self._capacity = capacity
         self._metrics = parts.metrics
@@ -285,34 +285,12 @@ class KernelSlot:
             self._watch = asyncio.create_task(self._watch_for_death(kernel))
 
     async def keep(self, more: Callable[[], Mapping[str, Any]], run: bytes | None = None) -> None:
-        """See to it that the kernel outlives the service; `more` is for the next one.
-
-        What cannot be kept ends with the service.
-        """
-        seat, kernel = self._seat, self.kernel
-        if not self.is_kept or seat is None or kernel is None:
-            return
-        before = seat.lifeline
-        if before is not None and before.about is kernel:
-            return
-        told = more()
-        try:
-            seat.lifeline = await keep(
-                self._launcher, self._session_id, self._kernelspec, seat, kernel, told, run
-            )
-        except OSError as error:
-            log.warning("kernel_not_kept", session_id=self._session_id, reason=str(error))
-        else:
-            if before is not None:
-                before.replaced()
+        """See to it that the kernel outlives the service; `more` and `run` are for the next one."""
+        await self.outliving.keep(self._seat, self.kernel, more, run)
 
     def note(self, going: Going) -> None:
         """A run is about to begin."""
-        if self._seat is not None and self._seat.lifeline is not None:
-            try:
-                self._seat.lifeline.note_run(going.line(self._completed))
-            except OSError as error:
-                log.warning("run_not_noted", session_id=self._session_id, reason=str(error))
+        self.outliving.note(self._seat, going.line(self._completed))
 
     @property
     def seat(self) -> Seat | None:

@@ -39,7 +39,7 @@ X86_64 = {
     "ptrace": 101, "unshare": 272, "setns": 308, "mount": 165, "umount2": 166, "pivot_root": 155,
     "keyctl": 250, "add_key": 248, "request_key": 249, "bpf": 321, "userfaultfd": 323,
     "perf_event_open": 298, "process_vm_readv": 310, "process_vm_writev": 311, "kexec_load": 246,
-    "init_module": 175, "open_by_handle_at": 304, "chroot": 161, "open_tree": 428,
+    "init_module": 175, "open_by_handle_at": 304, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "mount_setattr": 442, "kcmp": 312, "pidfd_getfd": 438,
     "syslog": 103, "reboot": 169, "swapon": 167, "settimeofday": 164, "sethostname": 170,
 }  # fmt: skip
@@ -94,7 +94,14 @@ ATTACKS = {
         "'uid=1000' in __import__('subprocess').getoutput('./own'))[2]", "returned True"),
     "have_capabilities": (
         "[line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')]",
-        r"returned \['0000000000000000'(, '0000000000000000'){4}\]"),
+        # To change the root directory, which is what the next two are about.
+        r"returned \['0{16}', '0{11}40000', '0{11}40000', '0{16}', '0{16}'\]"),
+    "climb_out_of_a_root_directory": (
+        "(seen := os.listdir('/'), fd := os.open('/', os.O_RDONLY), os.chroot('/workspace'), "
+        "os.fchdir(fd), [os.chdir('..') for _ in range(64)], os.chroot('.'), os.close(fd), "
+        "os.chdir('/workspace'), os.listdir('/') == seen)[-1]", "returned True"),
+    "have_a_program_change_its_root_directory": (
+        "__import__('subprocess').getoutput('chroot / id')", "Operation not permitted"),
     "gain_privileges_by_exec": (
         "[line.split()[1] for line in open('/proc/self/status') "
         "if line.startswith(('NoNewPrivs', 'Seccomp:'))]", r"returned \['1', '2'\]"),
@@ -374,4 +381,4 @@ def test_the_system_calls_that_are_allowed_are_those_of_the_list():
         "name_to_handle_at", "memfd_secret", "process_madvise", "fsmount", "fsconfig", "fspick",
     }  # fmt: skip
     assert not allowed() & dangerous
-    assert len(allowed()) == 346
+    assert len(allowed()) == 347
