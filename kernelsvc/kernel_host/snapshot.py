@@ -46,10 +46,8 @@ from kernelsvc.kernel_host.hot_pages import HotPages
 from kernelsvc.kernel_host.imports import reseed
 from kernelsvc.kernel_host.inherited import Descriptors
 
-IDLE_SECONDS = 0.003
-"""A run that comes within this time of the one before waits for the fork; else nobody does."""
-IDLE_SECONDS_BEHIND_NOTHING = 0.03
-"""The same behind code that does nothing."""
+SECONDS_BEHIND_NOTHING = 0.03
+"""So long behind code that does nothing there is no snapshot; behind other code, at once."""
 _DOES_NOTHING = ("", "pass")
 SHORT_SECONDS = 0.01
 SHORT_CPU_SECONDS = 0.005
@@ -124,8 +122,8 @@ class Snapshots:
             and time.thread_time() - self._cpu_began < SHORT_CPU_SECONDS
         )
         if most is not None:
-            seconds = IDLE_SECONDS_BEHIND_NOTHING if self._did_nothing else IDLE_SECONDS
-            self._expect(_State(run, most), 0 if at_once else seconds)
+            waits = self._did_nothing and not at_once
+            self._expect(_State(run, most), SECONDS_BEHIND_NOTHING if waits else 0)
             return
         self._due = self._latest = None
         if not self._is_off:
@@ -137,7 +135,7 @@ class Snapshots:
         if self._latest is not None:
             self._expect(self._latest)
 
-    def _expect(self, state: _State, seconds: float = IDLE_SECONDS) -> None:
+    def _expect(self, state: _State, seconds: float = 0) -> None:
         if self._is_off:
             self._is_off = False
             self._refuse("", "")

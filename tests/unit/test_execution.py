@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kernelsvc.kernels import execution
+from kernelsvc.kernels import execution as module
 from kernelsvc.kernels.execution import Execution
 from kernelsvc.models.event import Idle, Replied, Started
 
@@ -35,7 +35,7 @@ async def test_an_idle_and_a_reply_end_it_together(execution, idle_first):
 
 @pytest.mark.parametrize("reply", [OK, None])
 async def test_an_idle_or_a_reply_alone_ends_it_after_a_while(monkeypatch, reply):
-    monkeypatch.setattr(execution, "LOST_SECONDS", 0.05)
+    monkeypatch.setattr(module, "LOST_SECONDS", 0.05)
     execution = Execution("request", lambda event: None)
     if reply:
         execution.hear_reply(reply)
