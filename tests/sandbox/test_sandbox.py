@@ -146,7 +146,7 @@ def test_the_sandbox_is_what_it_was():
     command = bwrap.command(policy, Place(Path("/w"), Path("/r")), 9)
     flags = command[: command.index("--ro-bind")]
     assert flags == [
-        *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1"),
+        *("bwrap", "--unshare-all", "--new-session", "--as-pid-1"),
         *("--hostname", "sandbox", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"),
         *("--add-seccomp-fd", "9"),
     ]
