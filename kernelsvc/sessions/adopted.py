@@ -10,13 +10,15 @@ received, and the result says so.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from kernelsvc import clock
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.inheritance import Heir
 from kernelsvc.kernels.kernel import Execution, Kernel
-from kernelsvc.kernels.ladder import Ending, StopSignal, run_to_end
+from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, end, run_to_end
 from kernelsvc.models.event import Idle
+from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.run import Run, RunError
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions import result
@@ -128,6 +130,8 @@ class AdoptedSession(LiveSession):
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             self._current = job.stop = None
+        if job.missing == ENDED_MEANWHILE and _is_interrupted(ending):
+            ending = await self._as_it_was_meant(kernel, going, ending)
         duration = clock.boottime() - going.began
         if _is_known(ending):
             return await self._conclude(job, ending, duration, Spent())
@@ -146,6 +150,15 @@ class AdoptedSession(LiveSession):
         else:
             execution.end()
 
+    async def _as_it_was_meant(self, kernel: Kernel, going: Going, ending: Ending) -> Ending:
+        """The ending that a service had begun to bring about when it was killed."""
+        if clock.boottime() < going.began + going.timeout:
+            return replace(ending, stopped=Stop.INTERRUPT)
+        if going.on_timeout is OnTimeout.RESTART:
+            await end(kernel, self._policy.grace)
+        returncode = kernel.process.exited.result() if kernel.ended.is_set() else None
+        return replace(ending, timed_out=True, returncode=returncode)
+
     async def _conclude_unknown(self, job: RunJob, ending: Ending, duration: float) -> Run:
         """The kernel lives, and knows nothing of the run."""
         lost, restored = self._memory.take_news()
@@ -161,6 +174,11 @@ class AdoptedSession(LiveSession):
         )
         await self._keep(run, job)
         return run
+
+
+def _is_interrupted(ending: Ending) -> bool:
+    reply = ending.reply
+    return reply is not None and reply.ename in ("KeyboardInterrupt", "CancelledError")
 
 
 def _is_known(ending: Ending) -> bool:

@@ -83,8 +83,8 @@ class Lives:
         """How many seats the keeper holds."""
         if self.keeper is None:
             return 0
-        held = os.scandir(f"/proc/{self.keeper.pid}/fd")
-        return sum("kernelsvc-seat" in os.readlink(each.path) for each in held)
+        held = Path(f"/proc/{self.keeper.pid}/fd").iterdir()
+        return sum("kernelsvc-seat" in str(each.readlink()) for each in held)
 
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""
