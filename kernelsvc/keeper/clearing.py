@@ -47,17 +47,28 @@ def _wait(processes: list[int], seconds: float) -> list[int]:
 def remove_groups(prefixes: Iterable[str]) -> None:
     """Remove control groups whose paths begin so, with those in them; what is not empty stays."""
     deadline = time.monotonic() + _KILL_SECONDS
-    for prefix in map(Path, prefixes):
-        with suppress(OSError):
-            for group in _directories(prefix.parent):
-                if group.name.startswith(prefix.name):
-                    for inner in _directories(group):
-                        _remove_group(inner, deadline)
-                    _remove_group(group, deadline)
+    for prefix in prefixes:
+        for group in _groups(prefix):
+            for inner in _directories(group):
+                _remove_group(inner, deadline)
+            _remove_group(group, deadline)
+
+
+def has_groups(prefix: str) -> bool:
+    """Whether there is a control group whose path begins so."""
+    return bool(_groups(prefix))
+
+
+def _groups(prefix: str) -> list[Path]:
+    path = Path(prefix)
+    return [each for each in _directories(path.parent) if each.name.startswith(path.name)]
 
 
 def _directories(within: Path) -> list[Path]:
-    return [Path(entry.path) for entry in os.scandir(within) if entry.is_dir()]
+    try:
+        return [Path(entry.path) for entry in os.scandir(within) if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _remove_group(path: Path, deadline: float) -> None:

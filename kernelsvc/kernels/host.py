@@ -145,9 +145,9 @@ class KernelHost:
         return host, kernel
 
     def lifelines(self) -> dict[str, int]:
-        """The descriptors by which it can be kept beyond this service; raises OSError.
+        """The descriptors by which it can be kept beyond this service.
 
-        None without a sandbox, or where it is gone.
+        Raises OSError without a sandbox, or where it is gone.
         """
         if self._dial is None or self._stderr is None or self.closed.is_set():
             raise OSError("this host cannot be kept")

@@ -18,6 +18,8 @@ from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress_process import Egress
 
+_OF_SEAT = frozenset({"control", "dial", "stderr", "first", "outer", "held"})
+_OF_EGRESS = frozenset({"egress_process", "egress_control", "egress_stderr"})
 _ANSWER_SECONDS = 5.0
 
 
@@ -93,16 +95,14 @@ class Heir:
     @classmethod
     async def of(cls, orphan: Orphan, launcher: Launcher) -> "Heir":
         """Take what is held of it; raises KernelStartFailed where the kernel is gone, or worse."""
-        try:
-            told = told_of(orphan)
-        except KernelStartFailed:
-            orphan.close()
-            raise
-        try:
-            host, process = await KernelHost.inherit(orphan.fds, told.host, told.kernel)
-            egress = Egress.inherit(orphan.fds) if "egress_process" in orphan.fds else None
-        except (OSError, KeyError, StopIteration) as error:
-            raise KernelStartFailed("nothing is left of its sandbox") from error
+        told = told_of(orphan)
+        if not (_OF_SEAT | (_OF_EGRESS if told.internet else frozenset())) <= orphan.fds.keys():
+            raise KernelStartFailed("what was held of it is not all that it needs")
+        # From here on they are the seat's.
+        fds = dict(orphan.fds)
+        orphan.fds.clear()
+        host, process = await KernelHost.inherit(fds, told.host, told.kernel)
+        egress = Egress.inherit(fds) if told.internet else None
         groups, inside = told.groups, told.inside
         seat = Seat(
             host,

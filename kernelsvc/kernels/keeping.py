@@ -21,7 +21,7 @@ import structlog
 
 from kernelsvc import __version__
 from kernelsvc.keeper import wire
-from kernelsvc.keeper.clearing import remove_groups
+from kernelsvc.keeper.clearing import has_groups, remove_groups
 from kernelsvc.kernels.runtime import RuntimeDirectory
 
 ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.keeper")
@@ -129,7 +129,7 @@ class Keeping:
         version = _content(own.pop(wire.TOLD)).decode() if wire.TOLD in own else None
         if is_all and estate is not None and version == __version__ and self.is_on:
             self._orders = keeper
-            self._inherited = estate.groups
+            self._inherited = [prefix for prefix in estate.groups if has_groups(prefix)]
             return orphans, Path(estate.directories[0]), own[wire.LOCK]
         for orphan in orphans:
             orphan.close()

@@ -17,8 +17,9 @@ from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.execution import Execution
 from kernelsvc.kernels.inheritance import Heir
 from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.ladder import Ending, StopSignal, run_to_end
+from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, end, run_to_end
 from kernelsvc.models.event import Idle
+from kernelsvc.models.fields import OnTimeout
 from kernelsvc.models.run import Run, RunError
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
@@ -32,7 +33,6 @@ from kernelsvc.store.runs import STOPPED
 ENDED_MEANWHILE = "the run ended while the service was away: its output is missing"
 _DIED = "the kernel ended while the service was away"
 _SILENT = "the service was killed, and the kernel did not answer the next one"
-_INTERRUPTED = "KeyboardInterrupt"
 _GREETING_SECONDS = 10.0
 _ASKING_SECONDS = 2.0
 
@@ -149,10 +149,9 @@ class AdoptedSession(LiveSession):
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             self._current = job.stop = None
+        if job.missing == ENDED_MEANWHILE and _is_interrupted(ending):
+            ending = await self._as_it_was_meant(kernel, going, ending)
         duration = clock.boottime() - going.began
-        if duration >= going.timeout and ending.reply and ending.reply.ename == _INTERRUPTED:
-            # By a service that was killed before it could say so.
-            ending = replace(ending, timed_out=True)
         if _is_known(ending):
             return await self._conclude(job, ending, duration, Spent())
         return await self._conclude_unknown(job, duration)
@@ -170,6 +169,15 @@ class AdoptedSession(LiveSession):
         else:
             execution.end()
 
+    async def _as_it_was_meant(self, kernel: Kernel, going: Going, ending: Ending) -> Ending:
+        """The ending that a service had begun to bring about when it was killed."""
+        if clock.boottime() < going.began + going.timeout:
+            return replace(ending, stopped=Stop.INTERRUPT)
+        if going.on_timeout is OnTimeout.RESTART:
+            await end(kernel, self._policy.grace)
+        returncode = kernel.process.exited.result() if kernel.ended.is_set() else None
+        return replace(ending, timed_out=True, returncode=returncode)
+
     async def _conclude_unknown(self, job: RunJob, duration: float) -> Run:
         """The kernel lives, and knows nothing of the run."""
         memory, detail = self._memory.take_news() or ("kept", None)
@@ -184,6 +192,11 @@ class AdoptedSession(LiveSession):
         )
         await self._keep(run, job)
         return run
+
+
+def _is_interrupted(ending: Ending) -> bool:
+    reply = ending.reply
+    return reply is not None and reply.ename in ("KeyboardInterrupt", "CancelledError")
 
 
 def _is_known(ending: Ending) -> bool:

@@ -61,14 +61,16 @@ class Adopting:
     async def _adopt(self, orphan: Orphan) -> bool:
         """Whether its session has its kernel again."""
         parts, going = self._parts, going_of(orphan)
+        session_id = None
         try:
             session_id = told_of(orphan).session_id
             heir = await Heir.of(orphan, parts.launcher)
-        except KernelStartFailed as error:
+        except (KernelStartFailed, OSError) as error:
+            orphan.close()
             await parts.launcher.keeping.let_go(orphan.seat)
-            log.warning("kernel_not_found_again", seat=orphan.seat, reason=str(error))
-            if going is not None:
-                await self._give_up(told_of(orphan).session_id, going)
+            log.warning("kernel_not_found_again", session_id=session_id, reason=str(error))
+            if session_id is not None and going is not None:
+                await self._give_up(session_id, going)
             return False
         record = await parts.sessions.get(session_id)
         is_over = going is None or await self._is_over(session_id, going)

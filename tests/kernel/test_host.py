@@ -14,7 +14,8 @@ import pytest
 from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
-from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernel_host import wire
+from kernelsvc.kernels.host import HostedKernel, KernelHost
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
@@ -104,6 +105,22 @@ async def test_a_host_that_is_hung_up_on_leaves_nothing():
 
     def wire_killed():
         return -signal.SIGKILL
+
+    await with_kernel(use)
+
+
+async def test_a_host_tells_a_service_that_asks_what_has_become_of_a_kernel():
+    async def use(host, manager):
+        kernel = manager.provisioner.kernel
+        await asyncio.wait_for(kernel.ready, 30)
+        for number, is_there in ((kernel.number, True), (kernel.number + 1, False)):
+            # As one has it who was not there when it said so.
+            asked = host._kernels[number] = HostedKernel(host, number)
+            host.send(wire.AskKernel(number))
+            told = [asked.ready, asked.exited]
+            await asyncio.wait(told, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            assert (asked.ready.done(), asked.exited.done()) == (is_there, not is_there)
+        assert host._kernels[kernel.number].pid == kernel.pid
 
     await with_kernel(use)
 

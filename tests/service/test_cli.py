@@ -428,8 +428,8 @@ async def test_a_run_longer_than_the_drain_is_ended_and_is_in_the_history(start_
         assert (entry["exit_code"], entry["status"]) == (130, "interrupted")
 
 
-async def test_a_killed_service_leaves_no_kernel_and_the_next_one_works(start_service):
-    async with start_service() as service:
+async def test_a_killed_service_without_a_grace_leaves_no_kernel_and_the_next_works(start_service):
+    async with start_service(orphan_grace=0) as service:
         await service.api.create(data={"a": 1})
         run = await service.api.run(
             "import subprocess; x = 1\n"

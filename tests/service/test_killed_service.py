@@ -37,6 +37,12 @@ taker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 taker.connect(f"/proc/self/fd/{directory}/keeper")
 print(len(taker.recv(100)))
 """
+FLOOD = """
+import os
+while not os.path.exists("go"): print("x" * 999)
+for _ in range(100_000): print("x" * 99)
+open("done", "w").close()
+"""
 FETCH = """
 import http.client, os, urllib.parse
 proxy = urllib.parse.urlsplit(os.environ["http_proxy"])
@@ -146,6 +152,8 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
             names = ("late", "timed", "stuck", "ended", "flood", "died", "asked", "queued")
             await asyncio.gather(*(api.create(name) for name in names))
             await asyncio.gather(*(api.run("kept = 1", name) for name in names))
+            await api.create("bash", language="bash")
+            await api.run("kept=1", "bash")
             runs = {
                 "late": await begin(
                     api, sleep + until + "print('after'); 1 / 0", "late", callback_url=receiver.url
@@ -158,10 +166,9 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
                     api, "import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "stuck", timeout=4
                 ),
                 "ended": await begin(api, until + "print('x')\nopen('done', 'w')", "ended"),
-                "flood": await begin(
-                    api,
-                    until + "for _ in range(200_000): print('x' * 99)\nopen('done', 'w')",
-                    "flood",
+                "flood": await begin(api, FLOOD, "flood"),
+                "bash": await begin(
+                    api, "until [ -e go ]; do sleep 0.01; done; touch done; (exit 3)", "bash"
                 ),
                 "died": await begin(api, until + "os._exit(7)", "died"),
                 "queued": await begin(api, until, "queued"),
@@ -172,12 +179,14 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
             ]
             asked = asyncio.create_task(api.run(until + "print('asked')", "asked"))
             await api.until_running("asked")
+            patch = {"data": {"patched": True}}
+            assert (await api.send("PATCH", "/api/sessions/late", patch)).status == 200
             lives.kill()
             with pytest.raises(HTTPError):
                 await asked
-        for name in ("ended", "flood", "died"):
+        for name in ("ended", "flood", "bash", "died"):
             lives.workspace(name).joinpath("go").touch()
-        for name in ("ended", "flood"):
+        for name in ("ended", "flood", "bash"):
             # With nobody who listens, code comes to its end.
             await eventually(lives.workspace(name).joinpath("done").exists, 20)
         # Services that are killed as they start lose nothing.
@@ -190,7 +199,8 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
             late = await ended(api, runs["late"], "late")
             assert (late["stdout"], late["exit_code"], late["status"]) == ("after\n", 1, "failed")
             assert (late["memory"], late["truncated"]) == ("kept", True)
-            assert "output" in late["missing"] or "put out" in late["missing"]
+            assert "what it had put out by then is missing" in late["missing"]
+            assert late["data"] == {"patched": True}
             await eventually(lambda: receiver.got)
             assert json.loads(receiver.got[0][1]) == late
             for name in ("ended", "flood"):
@@ -198,6 +208,9 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
                 assert (run["status"], run["exit_code"], run["stdout"]) == ("completed", 0, "")
                 assert (run["memory"], run["truncated"]) == ("kept", True)
                 assert "while the service was away" in run["missing"]
+            shell = await ended(api, runs["bash"], "bash")
+            assert (shell["exit_code"], shell["missing"]) == (3, run["missing"])
+            assert (await api.run("echo $kept", "bash"))["stdout"] == "1\n"
             died = await ended(api, runs["died"], "died")
             assert (died["status"], died["exit_code"]) == ("interrupted", None)
             assert (died["memory"], (await api.run("1", "died"))["exit_code"]) == ("restored", 0)

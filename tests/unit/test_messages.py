@@ -13,6 +13,7 @@ from kernelsvc.models.event import (
     ClearOutput,
     Display,
     Idle,
+    Latest,
     Raised,
     Replied,
     Result,
@@ -30,6 +31,23 @@ def message(kind, **content):
 def told_of_memory(**memory):
     idle = message("status", execution_state="idle")
     return idle | {"metadata": {METADATA_KEY: {"memory": memory}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "latest"),
+    [
+        ({"going": "a", "ended": None, "how": {}}, Latest("a", None, None)),
+        (
+            {"going": None, "ended": "b", "how": {"status": "ok", "execution_count": 2}},
+            Latest(None, "b", Replied(False, None, 0, 2)),
+        ),
+        ({"going": 1, "ended": ["b"], "how": "ok"}, Latest(None, None, None)),
+        ({}, Latest(None, None, None)),
+    ],
+)
+def test_what_a_kernel_says_of_its_latest_runs_is_taken_as_far_as_it_makes_sense(said, latest):
+    assert messages.latest(message("latest_reply", **said)) == latest
+    assert messages.latest(message("kernel_info_reply", **said)) is None
 
 
 FAILED = Replied(failed=True, ename=None, exit_code=1, execution_count=None)

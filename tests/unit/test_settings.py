@@ -98,6 +98,11 @@ def test_times_are_seconds_or_durations_in_the_environment_too(given, seconds, m
     assert load_settings().sleep_after == seconds
 
 
+@pytest.mark.parametrize("given", [0, "0", 0.0])
+def test_kernels_may_end_with_the_service(given):
+    assert load_settings(orphan_grace=given).orphan_grace == 0.0
+
+
 def test_sessions_may_sleep_never():
     assert load_settings(sleep_after="never").sleep_after == float("inf")
 
@@ -111,6 +116,8 @@ BAD = [
     ("default_timeout", "nan"),
     ("default_timeout", "inf"),
     ("default_timeout", "never"),
+    ("orphan_grace", "never"),
+    ("orphan_grace", "-1"),
     ("default_timeout", "soon"),
     ("default_timeout", ""),
     ("max_timeout", "never"),
