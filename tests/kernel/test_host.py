@@ -15,7 +15,8 @@ from jupyter_client.manager import AsyncKernelManager
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernel_host import wire
-from kernelsvc.kernels.host import HostedKernel, KernelHost
+from kernelsvc.kernels.host import KernelHost
+from kernelsvc.kernels.hosted import HostedKernel
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
