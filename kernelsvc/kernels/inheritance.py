@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.host import HostedKernel, KernelHost
-from kernelsvc.kernels.keeping import Lifeline, Orphan
+from kernelsvc.kernels.keeping import Lifeline
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.launch import Launcher, Seat
+from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.egress_process import Egress

@@ -8,7 +8,7 @@ import structlog
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.inheritance import Heir, told_of
-from kernelsvc.kernels.keeping import Orphan
+from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.models.run import Run, RunError
 from kernelsvc.sessions.adopted import AdoptedSession
 from kernelsvc.sessions.capacity import Capacity

@@ -83,8 +83,11 @@ class Lives:
         """How many seats the keeper holds."""
         if self.keeper is None:
             return 0
-        held = Path(f"/proc/{self.keeper.pid}/fd").iterdir()
-        return sum("kernelsvc-seat" in str(each.readlink()) for each in held)
+        seats = 0
+        for held in Path(f"/proc/{self.keeper.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                seats += "kernelsvc-seat" in str(held.readlink())
+        return seats
 
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""
