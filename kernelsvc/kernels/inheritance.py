@@ -58,7 +58,7 @@ async def keep(
     more: Mapping[str, Any],
     run: bytes | None = None,
 ) -> Lifeline:
-    """Have the keeper hold a seat with its kernel, and `run`, which may go on; raises OSError."""
+    """Have a seat held with its kernel, and `run`, which may go on; raises OSError."""
     enclosure, place = seat.enclosure, seat.place
     sockets, key = kernel.connection
     told = Told(

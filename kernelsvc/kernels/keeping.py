@@ -1,4 +1,4 @@
-"""The service's end of the keeper (`kernelsvc.keeper`): what is to outlive this service.
+"""The service's end of the caretaker (`kernelsvc.caretaker`): what is to outlive this service.
 
 What it holds of a seat are descriptors, and one of them is a file in memory with two lines: who and
 what is there (`kernels.found`), and the run that was begun last. The second is written anew at the
@@ -20,12 +20,12 @@ from pathlib import Path
 import structlog
 
 from kernelsvc import __version__
-from kernelsvc.keeper import wire
-from kernelsvc.keeper.clearing import remove_groups
+from kernelsvc.caretaker import wire
+from kernelsvc.caretaker.clearing import remove_groups
 from kernelsvc.kernels.orphans import ADDRESS, Left, dismiss, short
 from kernelsvc.kernels.runtime import RuntimeDirectory
 
-ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.keeper")
+ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.caretaker")
 _EXIT_SECONDS = 30.0
 _SEND_SECONDS = 5.0
 _BACKLOG = 8
@@ -67,15 +67,15 @@ class Lifeline:
 class Keeping:
     """Begun by `begin`, ended by `farewell` or `hang_up`.
 
-    `directory` is the service's own, in which a next service finds the keeper; `grace` is how many
-    seconds that waits for one. With 0 nothing is kept. `left` is what an earlier service has left,
-    whose keeper is this one's from here on.
+    `directory` is the service's own, in which a next service finds the caretaker; `grace` is how
+    many seconds that waits for one. With 0 nothing is kept. `left` is what an earlier service has
+    left, whose caretaker is this one's from here on.
     """
 
     def __init__(self, directory: Path, grace: float, left: Left | None = None) -> None:
         self._address = directory / ADDRESS
         self._grace = grace
-        self._orders = left.keeper if left else None
+        self._orders = left.caretaker if left else None
         self._inherited = left.groups if left else []
         self._process: subprocess.Popen[bytes] | None = None
         self._estate: tuple[wire.Estate, list[int]] | None = None
@@ -93,7 +93,7 @@ class Keeping:
     # ---- what this service would leave
 
     def begin(self, runtime: RuntimeDirectory, groups: list[str]) -> None:
-        """From here on there is something to leave; the keeper of an earlier service hears of it.
+        """From here on there is something to leave; a caretaker that is there hears of it.
 
         `groups` are the beginnings of the paths of this service's control groups.
         """
@@ -127,7 +127,7 @@ class Keeping:
         try:
             line = told + b"\n"
             os.write(file, line if run is None else line + run + b"\n")
-            # The keeper's duplicate is of the same file: what is written here, it holds.
+            # The caretaker's duplicate is of the same file: what is written here, it holds.
             self._kept[seat] = lambda: {wire.TOLD: file, **descriptors()}
             async with self._lock:
                 await self._hand(seat)
@@ -147,14 +147,14 @@ class Keeping:
                     await self._send(wire.LetGo(seat), [])
 
     async def _hand(self, seat: str) -> None:
-        """Hand a seat to the keeper; where there is none (any more), to a new one, with all."""
+        """Hand a seat to the caretaker; where there is none (any more), to a new one, with all."""
         if self._orders is not None:
             await self._send_seat(seat)
         else:
             await self._start()
 
     async def _start(self) -> None:
-        """Start a keeper and hand it everything; raises OSError."""
+        """Start a caretaker and hand it everything; raises OSError."""
         self._watch(await asyncio.to_thread(self._spawn))
         for seat in list(self._kept):
             # A host that has gone by now has nothing to be kept by.
@@ -168,7 +168,7 @@ class Keeping:
         asyncio.get_running_loop().add_reader(orders, self._lose)
 
     def _lose(self) -> None:
-        log.warning("keeper_lost")
+        log.warning("caretaker_lost")
         self._part()
         is_soon = time.monotonic() < self._begun_at + _SOON_SECONDS
         self._lost_soon = self._lost_soon + 1 if is_soon else 0
@@ -182,10 +182,10 @@ class Keeping:
                 try:
                     await self._start()
                 except OSError as error:
-                    log.warning("keeper_not_replaced", reason=str(error))
+                    log.warning("caretaker_not_replaced", reason=str(error))
 
     def _part(self) -> None:
-        """Hang up on the keeper."""
+        """Hang up on the caretaker."""
         if self._orders is not None:
             asyncio.get_running_loop().remove_reader(self._orders)
             self._orders.close()
@@ -206,10 +206,10 @@ class Keeping:
             except BlockingIOError:
                 # It is starting, or has much to do; it never waits for this service.
                 if not await asyncio.to_thread(_has_room, orders):
-                    raise TimeoutError("the keeper takes nothing") from None
+                    raise TimeoutError("the caretaker takes nothing") from None
 
     def _spawn(self) -> socket.socket:
-        """Start a keeper; raises OSError. What is sent meanwhile waits in its socket."""
+        """Start a caretaker; raises OSError. What is sent meanwhile waits in its socket."""
         assert self._estate is not None
         if self._process is not None:
             self._process.wait(_EXIT_SECONDS)

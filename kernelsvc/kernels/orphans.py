@@ -1,4 +1,4 @@
-"""What an earlier service, which was killed, has left with its keeper."""
+"""What an earlier service, which was killed, has left with its caretaker."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 import structlog
 
 from kernelsvc import __version__
-from kernelsvc.keeper import wire
-from kernelsvc.keeper.clearing import has_groups
+from kernelsvc.caretaker import wire
+from kernelsvc.caretaker.clearing import has_groups
 
-ADDRESS = "keeper"
+ADDRESS = "caretaker"
 """The name of the socket in the service's directory."""
 _PATIENCE = 30.0
 
@@ -38,7 +38,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Left:
-    """All that there is: the seats, the runtime directory with its lock, and the keeper itself.
+    """All that there is: the seats, the runtime directory with its lock, and the caretaker itself.
 
     `groups` are the beginnings of the paths of control groups that belong to it.
     """
@@ -47,7 +47,7 @@ class Left:
     runtime: Path
     lock: int
     groups: list[str]
-    keeper: socket.socket
+    caretaker: socket.socket
 
 
 def take_over(directory: Path, *, wanted: bool) -> Left | None:
@@ -55,14 +55,14 @@ def take_over(directory: Path, *, wanted: bool) -> Left | None:
 
     Blocks. What another version has kept, or what is not `wanted`, ends instead.
     """
-    if (keeper := _connected(directory / ADDRESS)) is None:
+    if (caretaker := _connected(directory / ADDRESS)) is None:
         return None
     orphans: list[Orphan] = []
     estate: wire.Estate | None = None
     own: dict[str, int] = {}
     is_all = False
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        while not is_all and (received := wire.receive(keeper)) is not None:
+        while not is_all and (received := wire.receive(caretaker)) is not None:
             match received:
                 case wire.Estate() as found, fds:
                     estate, own = found, dict(zip(found.fds, fds, strict=True))
@@ -73,19 +73,19 @@ def take_over(directory: Path, *, wanted: bool) -> Left | None:
     version = _content(own.pop(wire.TOLD)).decode() if wire.TOLD in own else None
     if wanted and is_all and estate is not None and version == __version__:
         groups = [prefix for prefix in estate.groups if has_groups(prefix)]
-        return Left(orphans, Path(estate.directories[0]), own[wire.LOCK], groups, keeper)
+        return Left(orphans, Path(estate.directories[0]), own[wire.LOCK], groups, caretaker)
     for orphan in orphans:
         orphan.close()
     for fd in own.values():
         os.close(fd)
     if is_all:
         log.warning("kernels_not_taken_over", count=len(orphans), version=version)
-    dismiss(keeper)
+    dismiss(caretaker)
     return None
 
 
 def _connected(address: Path) -> socket.socket | None:
-    """A connection to the keeper that waits there; None where there is none."""
+    """A connection to the caretaker that waits there; None where there is none."""
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connecting.settimeout(_PATIENCE)
     try:
@@ -107,12 +107,12 @@ def short(address: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def dismiss(keeper: socket.socket) -> None:
-    """Have the keeper end all that it holds, and wait until it is gone."""
-    with keeper, contextlib.suppress(OSError):
-        keeper.settimeout(_PATIENCE)
-        wire.send(keeper, wire.Farewell(), [])
-        keeper.recv(1)
+def dismiss(caretaker: socket.socket) -> None:
+    """Have the caretaker end all that it holds, and wait until it is gone."""
+    with caretaker, contextlib.suppress(OSError):
+        caretaker.settimeout(_PATIENCE)
+        wire.send(caretaker, wire.Farewell(), [])
+        caretaker.recv(1)
 
 
 def _orphan(seat: str, fds: dict[str, int]) -> Orphan:

@@ -2,9 +2,9 @@
 
 Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
 1 ends, the system ends everything in the sandbox; and process 1 waits for being hung up on: it ends
-when the service does, however that ends, unless a keeper holds the same end (`kernelsvc.keeper`).
-bubblewrap is therefore not to die with who has started it. A socket it is, since nobody inside can
-open that one.
+when the service does, however that ends, unless a caretaker holds the same end
+(`kernelsvc.caretaker`). bubblewrap is therefore not to die with who has started it. A socket it is,
+since nobody inside can open that one.
 """
 
 import contextlib

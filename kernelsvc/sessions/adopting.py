@@ -1,4 +1,4 @@
-"""What the keeper of a service that was killed has handed over becomes sessions that are awake."""
+"""What a caretaker has handed over becomes sessions that are awake."""
 
 import asyncio
 from collections.abc import Callable
