@@ -25,6 +25,7 @@ from kernelsvc.errors import CannotStart, NotReady, ShuttingDown
 from kernelsvc.files.workspace import Workspaces
 from kernelsvc.kernels.keeping import Keeping
 from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.orphans import take_over
 from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.metrics import Metrics
@@ -98,13 +99,14 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         isolation = await asyncio.to_thread(from_settings.isolate, settings, on_loopback)
         stack.callback(isolation.close)
         grace = settings.orphan_grace if isolation.is_sandbox else 0.0
-        keeping = Keeping(settings.data_dir, grace)
+        left = await asyncio.to_thread(take_over, settings.data_dir, wanted=grace > 0)
+        orphans = left.orphans if left else []
+        keeping = Keeping(settings.data_dir, grace, left)
         # What an earlier service has left does not end with one that cannot start.
         stack.callback(keeping.hang_up)
-        orphans, left, lock = await asyncio.to_thread(keeping.take_over)
         runtime = RuntimeDirectory(settings.runtime_dir)
-        if left is not None and lock is not None:
-            runtime.inherit(left, lock, {Path(orphan.seat).name for orphan in orphans})
+        if left is not None:
+            runtime.inherit(left.runtime, left.lock, {Path(each.seat).name for each in orphans})
         runtime.open()
         stack.callback(runtime.close)
         keeping.begin(runtime, isolation.groups)

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.host import KernelHost
 from kernelsvc.kernels.hosted import HostedKernel
-from kernelsvc.kernels.keeping import Lifeline, Orphan
+from kernelsvc.kernels.keeping import Lifeline
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
@@ -59,7 +60,7 @@ async def keep(
     more: Mapping[str, Any],
     run: bytes | None = None,
 ) -> Lifeline:
-    """Have the keeper hold a seat with its kernel, and `run`, which may go on; raises OSError."""
+    """Have a seat held with its kernel, and `run`, which may go on; raises OSError."""
     enclosure, place = seat.enclosure, seat.place
     sockets, key = kernel.connection
     told = Told(

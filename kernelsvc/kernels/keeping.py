@@ -1,4 +1,4 @@
-"""The service's end of the keeper (`kernelsvc.keeper`): what is to outlive this service.
+"""The service's end of the caretaker (`kernelsvc.caretaker`): what is to outlive this service.
 
 What it holds of a seat are descriptors, and one of them is a file in memory with two lines: who and
 what is there (`kernels.found`), and the run that was begun last. The second is written anew at the
@@ -13,43 +13,28 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from kernelsvc import __version__
-from kernelsvc.keeper import wire
-from kernelsvc.keeper.clearing import has_groups, remove_groups
+from kernelsvc.caretaker import wire
+from kernelsvc.caretaker.clearing import remove_groups
+from kernelsvc.kernels.orphans import ADDRESS, Left, dismiss, short
 from kernelsvc.kernels.runtime import RuntimeDirectory
 
-ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.keeper")
-_ADDRESS = "keeper"
-_PATIENCE = 30.0
+ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.caretaker")
 _EXIT_SECONDS = 30.0
 _SEND_SECONDS = 5.0
 _BACKLOG = 8
+_SOON_SECONDS = 5.0
+_MOST_LOST = 3
 
 Descriptors = Callable[[], dict[str, int]]
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """A seat that an earlier service has left: its name, what is told of it, its descriptors."""
-
-    seat: str
-    told: bytes
-    run: bytes | None
-    fds: dict[str, int]
-
-    def close(self) -> None:
-        """Let go of it, as far as it is held here."""
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds.clear()
 
 
 class Lifeline:
@@ -80,70 +65,35 @@ class Lifeline:
 
 
 class Keeping:
-    """Opened by `take_over`, begun by `begin`, ended by `farewell` or `hang_up`.
+    """Begun by `begin`, ended by `farewell` or `hang_up`.
 
-    `directory` is the service's own, in which a next service finds the keeper; `grace` is how many
-    seconds that waits for one. With 0 nothing is kept.
+    `directory` is the service's own, in which a next service finds the caretaker; `grace` is how
+    many seconds that waits for one. With 0 nothing is kept. `left` is what an earlier service has
+    left, whose caretaker is this one's from here on.
     """
 
-    def __init__(self, directory: Path, grace: float) -> None:
-        self._address = directory / _ADDRESS
+    def __init__(self, directory: Path, grace: float, left: Left | None = None) -> None:
+        self._address = directory / ADDRESS
         self._grace = grace
-        self._orders: socket.socket | None = None
+        self._orders = left.caretaker if left else None
+        self._inherited = left.groups if left else []
         self._process: subprocess.Popen[bytes] | None = None
         self._estate: tuple[wire.Estate, list[int]] | None = None
-        self._inherited: list[str] = []
         self._kept: dict[str, Descriptors] = {}
         self._lock = asyncio.Lock()
         self._replacing: asyncio.Task[None] | None = None
+        self._begun_at = 0.0
+        self._lost_soon = 0
 
     @property
     def is_on(self) -> bool:
         """Whether anything is kept."""
         return self._grace > 0
 
-    # ---- what an earlier service has left
-
-    def take_over(self) -> tuple[list[Orphan], Path | None, int | None]:
-        """What is kept from an earlier service; its runtime directory, and the lock of that.
-
-        Blocks. What an earlier version has kept, or what is not wanted, ends instead.
-        """
-        keeper = _connected(self._address)
-        if keeper is None:
-            return [], None, None
-        keeper.settimeout(_PATIENCE)
-        orphans: list[Orphan] = []
-        estate: wire.Estate | None = None
-        own: dict[str, int] = {}
-        is_all = False
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            while not is_all and (received := wire.receive(keeper)) is not None:
-                match received:
-                    case wire.Estate() as left, fds:
-                        estate, own = left, dict(zip(left.fds, fds, strict=True))
-                    case wire.Keep(seat=seat, fds=names), fds:
-                        orphans.append(_orphan(seat, dict(zip(names, fds, strict=True))))
-                    case wire.ThatIsAll(), _:
-                        is_all = True
-        version = _content(own.pop(wire.TOLD)).decode() if wire.TOLD in own else None
-        if is_all and estate is not None and version == __version__ and self.is_on:
-            self._orders = keeper
-            self._inherited = [prefix for prefix in estate.groups if has_groups(prefix)]
-            return orphans, Path(estate.directories[0]), own[wire.LOCK]
-        for orphan in orphans:
-            orphan.close()
-        for fd in own.values():
-            os.close(fd)
-        if is_all:
-            log.warning("kernels_not_taken_over", count=len(orphans), version=version)
-        _dismiss(keeper)
-        return [], None, None
-
     # ---- what this service would leave
 
     def begin(self, runtime: RuntimeDirectory, groups: list[str]) -> None:
-        """From here on there is something to leave; the keeper of an earlier service hears of it.
+        """From here on there is something to leave; a caretaker that is there hears of it.
 
         `groups` are the beginnings of the paths of this service's control groups.
         """
@@ -177,7 +127,7 @@ class Keeping:
         try:
             line = told + b"\n"
             os.write(file, line if run is None else line + run + b"\n")
-            # The keeper's duplicate is of the same file: what is written here, it holds.
+            # The caretaker's duplicate is of the same file: what is written here, it holds.
             self._kept[seat] = lambda: {wire.TOLD: file, **descriptors()}
             async with self._lock:
                 await self._hand(seat)
@@ -197,14 +147,14 @@ class Keeping:
                     await self._send(wire.LetGo(seat), [])
 
     async def _hand(self, seat: str) -> None:
-        """Hand a seat to the keeper; where there is none (any more), to a new one, with all."""
+        """Hand a seat to the caretaker; where there is none (any more), to a new one, with all."""
         if self._orders is not None:
             await self._send_seat(seat)
         else:
             await self._start()
 
     async def _start(self) -> None:
-        """Start a keeper and hand it everything; raises OSError."""
+        """Start a caretaker and hand it everything; raises OSError."""
         self._watch(await asyncio.to_thread(self._spawn))
         for seat in list(self._kept):
             # A host that has gone by now has nothing to be kept by.
@@ -213,14 +163,18 @@ class Keeping:
 
     def _watch(self, orders: socket.socket) -> None:
         orders.setblocking(False)
-        self._orders = orders
+        self._orders, self._begun_at = orders, time.monotonic()
         # It never says anything: what there is to read is its end.
         asyncio.get_running_loop().add_reader(orders, self._lose)
 
     def _lose(self) -> None:
-        log.warning("keeper_lost")
+        log.warning("caretaker_lost")
         self._part()
-        self._replacing = asyncio.create_task(self._replace())
+        is_soon = time.monotonic() < self._begun_at + _SOON_SECONDS
+        self._lost_soon = self._lost_soon + 1 if is_soon else 0
+        # One that cannot live here is tried again when there is something more to keep.
+        if self._lost_soon < _MOST_LOST:
+            self._replacing = asyncio.create_task(self._replace())
 
     async def _replace(self) -> None:
         async with self._lock:
@@ -228,10 +182,10 @@ class Keeping:
                 try:
                     await self._start()
                 except OSError as error:
-                    log.warning("keeper_not_replaced", reason=str(error))
+                    log.warning("caretaker_not_replaced", reason=str(error))
 
     def _part(self) -> None:
-        """Hang up on the keeper."""
+        """Hang up on the caretaker."""
         if self._orders is not None:
             asyncio.get_running_loop().remove_reader(self._orders)
             self._orders.close()
@@ -251,10 +205,11 @@ class Keeping:
                 return
             except BlockingIOError:
                 # It is starting, or has much to do; it never waits for this service.
-                await asyncio.to_thread(select.select, (), (orders,), (), _SEND_SECONDS)
+                if not await asyncio.to_thread(_has_room, orders):
+                    raise TimeoutError("the caretaker takes nothing") from None
 
     def _spawn(self) -> socket.socket:
-        """Start a keeper; raises OSError. What is sent meanwhile waits in its socket."""
+        """Start a caretaker; raises OSError. What is sent meanwhile waits in its socket."""
         assert self._estate is not None
         if self._process is not None:
             self._process.wait(_EXIT_SECONDS)
@@ -287,7 +242,7 @@ class Keeping:
         if self._orders is not None:
             asyncio.get_running_loop().remove_reader(self._orders)
             orders, self._orders = self._orders, None
-            await asyncio.to_thread(_dismiss, orders)
+            await asyncio.to_thread(dismiss, orders)
         if self._process is not None:
             await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
         await asyncio.to_thread(remove_groups, self._inherited)
@@ -301,23 +256,10 @@ class Keeping:
             os.close(told)
 
 
-def _connected(address: Path) -> socket.socket | None:
-    """A connection to the keeper that waits there; None where there is none."""
-    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connecting.settimeout(_PATIENCE)
-    try:
-        with _short(address) as path:
-            connecting.connect(path)
-    except OSError:
-        connecting.close()
-        return None
-    return connecting
-
-
 @contextlib.contextmanager
 def _awaited_at(address: Path) -> Iterator[socket.socket]:
     """A socket that listens there, in the place of one that nobody listens on any more."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as awaited, _short(address) as path:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as awaited, short(address) as path:
         address.unlink(missing_ok=True)
         awaited.bind(path)
         address.chmod(0o600)
@@ -325,31 +267,8 @@ def _awaited_at(address: Path) -> Iterator[socket.socket]:
         yield awaited
 
 
-@contextlib.contextmanager
-def _short(address: Path) -> Iterator[str]:
-    """A path to the same that is short enough for a socket, however deep its directory is."""
-    directory = os.open(address.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{address.name}"
-    finally:
-        os.close(directory)
-
-
-def _dismiss(keeper: socket.socket) -> None:
-    """Have the keeper end all that it holds, and wait until it is gone."""
-    with keeper, contextlib.suppress(OSError):
-        keeper.settimeout(_EXIT_SECONDS)
-        wire.send(keeper, wire.Farewell(), [])
-        keeper.recv(1)
-
-
-def _orphan(seat: str, fds: dict[str, int]) -> Orphan:
-    told, _, run = _content(fds.pop(wire.TOLD)).partition(b"\n")
-    return Orphan(seat, told, run[:-1] if run.endswith(b"\n") else None, fds)
-
-
-def _content(file: int) -> bytes:
-    """All of a file in memory, which is closed."""
-    with os.fdopen(file, "rb") as reading:
-        reading.seek(0)
-        return reading.read()
+def _has_room(orders: socket.socket) -> bool:
+    """Whether something can be sent, within a while; blocks."""
+    poll = select.poll()
+    poll.register(orders, select.POLLOUT)
+    return bool(poll.poll(_SEND_SECONDS * 1000))

@@ -15,8 +15,8 @@ class RuntimeDirectory:
     """Where the sockets of this service's kernels are; short, private, gone with the service.
 
     Each service has a directory of its own below `base` and holds a lock in it, and so does the
-    keeper of what outlives a service: the next one goes on in the same directory. One whose lock is
-    free belonged to a service that ended without cleaning up, and with it its kernels: `open`
+    caretaker of what outlives a service: the next one goes on in the same directory. One whose lock
+    is free belonged to a service that ended without cleaning up, and with it its kernels: `open`
     removes what is left.
     """
 

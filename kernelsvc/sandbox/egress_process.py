@@ -8,8 +8,8 @@ process only, so each sees the other's end as an end of file:
     service --CONTROL-- proxy --OFFER-- inside
 
 The service holds the inside's end of OFFER only until the sandbox has inherited it. Its end of
-CONTROL may be held by a keeper as well (`kernelsvc.keeper`): then the proxy outlives the service,
-and the next one inherits it.
+CONTROL may be held by a caretaker as well (`kernelsvc.caretaker`): then the proxy outlives the
+service, and the next one inherits it.
 """
 
 import asyncio

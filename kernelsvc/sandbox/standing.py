@@ -2,10 +2,10 @@
 
 Processes go into it from outside by its descriptor of process 1 (`kernel_host.join`). When process
 1 ends, the system ends everything in the sandbox; and process 1 waits for being hung up on: it ends
-when the service does, however that ends, unless a keeper holds the same end (`kernelsvc.keeper`). A
-socket it is, since nobody inside can open that one. A sandbox that is only being made when the
-service ends is completed first: to that end bubblewrap reports to a file in memory, not to a pipe,
-which nobody would read any more.
+when the service does, however that ends, unless a caretaker holds the same end
+(`kernelsvc.caretaker`). A socket it is, since nobody inside can open that one. A sandbox that is
+only being made when the service ends is completed first: to that end bubblewrap reports to a file
+in memory, not to a pipe, which nobody would read any more.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the keeper of a service that was killed has handed over becomes sessions that are awake."""
+"""What a caretaker has handed over becomes sessions that are awake."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import structlog
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.inheritance import Heir, told_of
-from kernelsvc.kernels.keeping import Orphan
+from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.models.run import Run, RunError
 from kernelsvc.sessions.adopted import AdoptedSession
 from kernelsvc.sessions.capacity import Capacity

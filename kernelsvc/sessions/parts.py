@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kernelsvc.files.workspace import Workspaces
-from kernelsvc.kernels.keeping import Orphan
 from kernelsvc.kernels.languages import Languages
 from kernelsvc.kernels.launch import Launcher
+from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.kernels.pool import Pool
 from kernelsvc.metrics import Metrics
 from kernelsvc.sessions.policy import SessionPolicy

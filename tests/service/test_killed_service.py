@@ -34,7 +34,7 @@ import os, socket, sys
 directory = os.open(sys.argv[1], os.O_PATH)
 os.setresuid(60878, 60878, 60878)
 taker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-taker.connect(f"/proc/self/fd/{directory}/keeper")
+taker.connect(f"/proc/self/fd/{directory}/caretaker")
 print(len(taker.recv(100)))
 """
 FLOOD = """
@@ -90,7 +90,7 @@ async def test_sessions_go_on_after_three_kills_with_all_that_they_have(make_liv
             await api.create("net", allowInternetAccess=True)
             assert (await api.run(fetch, "net"))["stdout"] == "200\n"
             await api.run(SERVER, "net")
-            attack = await api.run(ATTACK.format(address=str(lives.data / "keeper")), "net")
+            attack = await api.run(ATTACK.format(address=str(lives.data / "caretaker")), "net")
             assert attack["stdout"] == "FileNotFoundError\n[]\n"
             # What is said before the kernel has run is said once, a kill in between or not.
             await api.create("quiet")
@@ -132,7 +132,7 @@ async def test_sessions_go_on_after_three_kills_with_all_that_they_have(make_liv
 
 async def nobody_else_is_handed_anything(lives):
     """Not even where the socket's mode would let another user connect."""
-    address = lives.data / "keeper"
+    address = lives.data / "caretaker"
     assert address.stat().st_mode & 0o777 == 0o600
     if os.getuid() == 0:
         lives.data.chmod(0o711)
@@ -317,7 +317,7 @@ async def test_when_the_grace_is_over_nothing_is_left_and_sessions_sleep(make_li
     assert lives.left() == []
     assert groups_of(pid) == []
     assert list(lives.runtime.glob("*/")) == []
-    assert not lives.data.joinpath("keeper").exists()
+    assert not lives.data.joinpath("caretaker").exists()
     async with lives.life(orphan_grace=30) as api:
         for name in ("s", "ran"):
             assert (await api.session(name))["state"] == "sleeping"
@@ -326,14 +326,14 @@ async def test_when_the_grace_is_over_nothing_is_left_and_sessions_sleep(make_li
         assert (await api.run("1", "ran"))["memory"] == "lost"
         lives.note()
         assert lives.kept() == 2
-        lives.keeper.kill()
+        lives.caretaker.kill()
         # Another one comes in its place, and is handed what there is.
         await eventually(lambda: lives.note() and lives.kept() == 2)
         lives.kill()
     async with lives.life(orphan_grace=30) as api:
         assert (await api.run("x"))["memory"] == "kept"
         lives.kill()
-        lives.keeper.kill()
+        lives.caretaker.kill()
     # With neither, nothing goes on.
     assert lives.left() == []
     # As after a boot of the machine.

@@ -73,18 +73,21 @@ class Lives:
         return found
 
     @property
-    def keeper(self) -> psutil.Process | None:
-        """The keeper, which may be an earlier service's; None where none runs."""
+    def caretaker(self) -> psutil.Process | None:
+        """The caretaker, which may be an earlier service's; None where none runs."""
         of_all = self._processes.values()
-        found = (each for each in of_all if _runs(each) and "kernelsvc.keeper" in each.cmdline())
+        found = (each for each in of_all if _runs(each) and "kernelsvc.caretaker" in each.cmdline())
         return next(found, None)
 
     def kept(self) -> int:
-        """How many seats the keeper holds."""
-        if self.keeper is None:
+        """How many seats the caretaker holds."""
+        if self.caretaker is None:
             return 0
-        held = Path(f"/proc/{self.keeper.pid}/fd").iterdir()
-        return sum("kernelsvc-seat" in str(each.readlink()) for each in held)
+        seats = 0
+        for held in Path(f"/proc/{self.caretaker.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                seats += "kernelsvc-seat" in str(held.readlink())
+        return seats
 
     def workspace(self, session_id: str = "s") -> Path:
         """The session's files, from outside."""

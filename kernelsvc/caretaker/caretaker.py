@@ -1,4 +1,4 @@
-"""The keeper: holds the lifelines of a service's kernels, so that they outlive it.
+"""The caretaker: holds the lifelines of a service's kernels, so that they outlive it.
 
 Theory of operation. A kernel's sandbox ends when the service hangs up on it: on its process 1, on
 its kernel host, on its proxy. The service has this process hold duplicates of its own ends of those
@@ -28,8 +28,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernelsvc.keeper import wire
-from kernelsvc.keeper.clearing import end_processes, remove_directories, remove_groups
+from kernelsvc.caretaker import wire
+from kernelsvc.caretaker.clearing import end_processes, remove_directories, remove_groups
 
 _HAND_OVER_SECONDS = 10.0
 _DRAIN_BYTES = 65536
@@ -51,7 +51,7 @@ class _Held:
         return [fd for name, fd in self.fds.items() if name in names]
 
 
-class Keeper:
+class Caretaker:
     """Obeys `orders` until the service hangs up, then waits for the next one on `awaited`."""
 
     def __init__(self, orders: socket.socket, awaited: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The words between a service and its keeper: a packet each, with the descriptors that it names.
+"""The words between a service and its caretaker: a packet each, with the descriptors that it names.
 
 Both are the same user's, on a socket that nobody else has or may connect to.
 """
@@ -48,7 +48,7 @@ class LetGo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Farewell:
-    """The service ends in good order, or wants nothing of this: all is to end, the keeper too."""
+    """The service ends in good order, or wants nothing of it: all is to end, the caretaker too."""
 
     name: ClassVar[str] = "farewell"
 
