@@ -258,22 +258,23 @@ class Capture:
         if not self._lock.acquire(timeout=patience):
             return
         try:
-            while written := self._written.poll(0):
-                for fd, _ in written:
-                    self._read(self._pipes[fd])
+            # A handler of the code's that prints may come in between, and have read it all.
+            while written := [fd for fd, _ in self._written.poll(0) if fd in self._pipes]:
+                for fd in written:
+                    if (pipe := self._pipes.get(fd)) is not None:
+                        self._read(pipe)
         finally:
             self._lock.release()
 
     def _read(self, pipe: _Pipe) -> None:
         text = pipe.read()
-        if text is None:
-            self._poll.unregister(pipe.reader)
-            with contextlib.suppress(OSError):
-                self._written.unregister(pipe.reader)
-            del self._pipes[pipe.reader]
-            os.close(pipe.reader)
-        else:
+        if text is not None:
             self._output.write(pipe.name, text, pipe.label)
+        elif self._pipes.pop(pipe.reader, None) is not None:
+            for registered in (self._poll, self._written):
+                with contextlib.suppress(OSError):
+                    registered.unregister(pipe.reader)
+            os.close(pipe.reader)
 
     def _read_all(self) -> None:
         while True:

@@ -105,5 +105,5 @@ async def test_handlers_that_print_at_any_moment_hold_up_no_run_and_lose_no_end(
     )
     for number in range(60):
         run = await api.run(f"print('here')\n{number}", timeout=20)
-        assert (run["exit_code"], run["text"]) == (0, str(number))
+        assert (run["exit_code"], run["text"]) == (0, str(number)), run["stderr"]
         assert run["stdout"].replace(".", "") == "here\n"
