@@ -38,6 +38,7 @@ class Enclosure:
 
     def command_reporting_to(self, status_fd: int) -> list[str]:
         """The command of a sandbox that writes its process 1 there: `{"child-pid": 123, ...}`."""
+        assert self.fds, "there is no sandbox"
         *sandbox, end = self.command
         return [*sandbox, "--json-status-fd", str(status_fd), end]
 

@@ -4,7 +4,8 @@ Before a run the file holds the data. A change by PATCH is written to it before 
 change by the code, which may also come from a thread after its run, is taken over when it is seen:
 at the end of a run, and before the next. Where both changed it, the code wins, and the run says so.
 What the file holds when the service has only just come to know of it is no change by the code: the
-session's record is newer, which a PATCH may have changed since.
+session's record is newer, which a PATCH may have changed since. Nor is it where the file looks
+otherwise and holds the same: the workspace moves into the sandbox of a kernel that has waited.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ class DataSync:
         self._patched = False
         self._file_is_stale = True
         self._file_is_known = False
+        self._held: Data | None = None
 
     @property
     def seen(self) -> Signature | None:
@@ -37,6 +39,7 @@ class DataSync:
     def resume(self, seen: Signature | None) -> None:
         """A run goes on that began under an earlier service; the file was like that then."""
         self._file.seen = seen
+        self._file_is_known = True
 
     def patch(self, value: Data) -> None:
         """The caller replaces the data."""
@@ -54,6 +57,7 @@ class DataSync:
         if not stale and self._file.is_as_seen():
             return
         value = await asyncio.to_thread(self._put, self.value, stale)
+        self._held = value
         if not self._patched:
             self.value = value
 
@@ -75,6 +79,9 @@ class DataSync:
         if found.data is None:
             self._file_is_stale = True
             return found.problem
+        if found.data == self._held:
+            return None
+        self._held = found.data
         patched, self._patched = self._patched, False
         self._file_is_stale = False
         self.value = found.data

@@ -20,6 +20,7 @@ from kernelsvc import clock
 from kernelsvc.errors import FileNotAccessible, SessionExists, SessionNotFound, StorageFull
 from kernelsvc.files.session_data import DataFile
 from kernelsvc.models.caller import Caller
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.memory import SessionMemory
@@ -27,6 +28,25 @@ from kernelsvc.sessions.newcomers import Newcomers
 from kernelsvc.sessions.parts import SessionParts
 
 T = TypeVar("T")
+
+
+def copy_of(source: str) -> str:
+    """What a session is, in words."""
+    return f"the session is a copy of {source}"
+
+
+def memory_of_copy(
+    memory: SessionMemory, kept: KeptMemory | None, source: SessionRecord, run_count: int
+) -> KeptMemory | None:
+    """What to note of a copy that counts so many runs, where `kept` is what its source has kept.
+
+    What its first answer has to tell of must last until then, however often the service ends.
+    """
+    if kept is None and (source.run_count or memory.lost):
+        kept = KeptMemory("", run_count, copy_of(source.id))
+    elif kept is not None and kept.lost is not None:
+        kept = replace(kept, lost=f"{copy_of(source.id)}: {kept.lost}")
+    return kept and replace(kept, run_count=run_count)
 
 
 class Duplicator:
@@ -69,7 +89,7 @@ class Duplicator:
                 created_at=clock.now(),
                 last_run_at=None,
                 run_count=0,
-                memory=kept and replace(kept, run_count=0),
+                memory=memory_of_copy(memory, kept, record, 0),
                 data=record.data if data is None else data,
             )
             return copied, await self.stage(source)

@@ -17,8 +17,9 @@ from kernelsvc import clock
 from kernelsvc.errors import SessionExists
 from kernelsvc.models.caller import Caller
 from kernelsvc.models.fork import Fork
+from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
-from kernelsvc.sessions.duplicate import Duplicator
+from kernelsvc.sessions.duplicate import Duplicator, copy_of, memory_of_copy
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.memory import SessionMemory
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
@@ -75,7 +76,12 @@ class Forker:
         reseed: bool,
     ) -> None:
         offer = await memory.offer()
-        kept = None if offer else await memory.save()
+        if offer is None:
+            kept = await memory.save()
+            kept = memory_of_copy(memory, kept, source.record, source.record.run_count)
+        else:
+            why = f"{copy_of(source.record.id)}, and its kernel has ended"
+            kept = KeptMemory("", source.record.run_count, why)
         now = clock.now()
         for new_id in ids:
             copy = await self._duplicator.stage(source, memory=offer is None)
@@ -86,7 +92,8 @@ class Forker:
             for live in made:
                 live.begin_wake()
             return
-        beginning = [live.become_copy(offer, source.record.id, reseed=reseed) for live in made]
+        told = source.record.id, memory.lost
+        beginning = [live.become_copy(offer, *told, reseed=reseed) for live in made]
         for ended in await asyncio.gather(*beginning, return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended

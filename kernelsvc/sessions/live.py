@@ -47,7 +47,7 @@ log = structlog.get_logger()
 class LiveSession:
     """An awake session. `on_idle` is called when a turn has ended and nothing waits for one.
 
-    `lost` says why one has no memory that has not run yet, but might be thought to have some.
+    `absence` says why its memory has to be restored, where that is not because it was asleep.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LiveSession:
         parts: SessionParts,
         capacity: Capacity,
         on_idle: Callable[["LiveSession"], None],
-        lost: str | None = None,
+        absence: str | None = None,
     ) -> None:
         self.active_at = time.monotonic()
         self.owner = record.owner
@@ -91,7 +91,7 @@ class LiveSession:
             on_late=self._background.add,
             on_death=self._kernel_died,
         )
-        self._memory = SessionMemory(self._lasting, parts, self.room, self._slot, lost)
+        self._memory = SessionMemory(self._lasting, parts, self.room, self._slot, absence)
         grace = parts.policy.grace
         self._leaving = Leaving(self._lasting, self._slot, self._memory, self._background, grace)
         self.setup = SettingUp(self._lasting.change)
@@ -255,9 +255,11 @@ class LiveSession:
     def _take_over(self) -> None:
         self._slot.internet = self._record.allow_internet_access
 
-    async def become_copy(self, offer: Offer, source: str, *, reseed: bool) -> None:
+    async def become_copy(
+        self, offer: Offer, source: str, lost: str | None, *, reseed: bool
+    ) -> None:
         """Begin with a kernel that is a copy of the session `source`'s; raises what prevents it."""
-        await self._turns.do(lambda: self._memory.become_copy(offer, source, reseed=reseed))
+        await self._turns.do(lambda: self._memory.become_copy(offer, source, lost, reseed=reseed))
 
     async def between_runs(self, work: Callable[[SessionMemory], Awaitable[T]]) -> T:
         """Do something with files, data and the memory while no run goes on; raises QueueFull.

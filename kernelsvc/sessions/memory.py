@@ -67,8 +67,8 @@ class SessionMemory:
     `change` says that it is gone, or that it was brought back and how much of it, until an answer
     has told it. A save must be over at `save_by` (time.monotonic()).
 
-    `lost` is for a session that might be thought to have a memory before it has run. What waits is
-    called in the session's turn.
+    `absence` says why the memory of a session that does not come from sleep has to be restored.
+    What waits is called in the session's turn.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class SessionMemory:
         parts: SessionParts,
         room: Room,
         slot: KernelSlot,
-        lost: str | None,
+        absence: str | None,
     ) -> None:
         record = lasting.settings
-        self.change = _lost(lost) if lost else None
-        self._absence = lost or _ASLEEP
+        self.change: result.Change | None = None
+        self._absence = absence or _ASLEEP
         self.save_by = math.inf
         self.woken = Woken()
         self._session_id = record.id
@@ -105,10 +105,8 @@ class SessionMemory:
         self.woken = Woken()
         if is_kept:
             self.change = None
-        elif run_count:
+        elif self._kept is not None or run_count:
             self.change = _lost((self._kept and self._kept.lost) or _ASLEEP)
-        elif self.change is not None and self._kept is not None:
-            self.change = _lost(f"{self.change.detail}: {self._kept.lost}")
 
     def lose(self, why: str) -> None:
         """The kernel is gone, or is not to be used; what is kept is not to come back."""
@@ -133,11 +131,16 @@ class SessionMemory:
         await self._replace_dead()
         return await self._slot.offer()
 
-    async def become_copy(self, offer: Offer, source: str, *, reseed: bool) -> None:
-        """Have a kernel that is a copy of the session `source`'s; raises as `KernelSlot.copy`."""
+    async def become_copy(
+        self, offer: Offer, source: str, lost: str | None, *, reseed: bool
+    ) -> None:
+        """Have a kernel that is a copy of the session `source`'s; raises as `KernelSlot.copy`.
+
+        `lost` says why that has lost what it held before, where no answer of it has told it yet.
+        """
         without = await self._slot.copy(offer, reseed=reseed)
         self._file, self._kept = _File.NONE, None
-        self.change = result.of_copy(source, without)
+        self.change = result.of_copy(source, without, lost)
 
     async def _replace_dead(self) -> None:
         if (returncode := self._slot.returncode) is not None:
@@ -147,6 +150,11 @@ class SessionMemory:
         """What is kept is not to come back."""
         if self._file is not _File.NONE:
             self._file = _File.OLD
+
+    @property
+    def lost(self) -> str | None:
+        """Why the memory is gone, where no answer has told it yet."""
+        return self.change.detail if self.change and self.change.memory == "lost" else None
 
     def take_news(self) -> result.Change | None:
         """`change`, to be told now."""
@@ -233,10 +241,12 @@ class SessionMemory:
             return self._kept
         await self._replace_dead()
         has_some = record.run_count > 0 or self._file is _File.SAME
-        if not self._keeps or not record.persistent or not has_some:
+        if not self._keeps or not record.persistent:
             self._kept = None
-        elif self.change is not None and self.change.memory == "lost":
-            self._kept = KeptMemory("", record.run_count, self.change.detail)
+        elif (lost := self.lost) is not None:
+            self._kept = KeptMemory("", record.run_count, lost)
+        elif not has_some:
+            self._kept = None
         elif self._file is not _File.SAME:
             self._kept = await self._save(record.run_count)
         if self._kept is not None and self._kept.lost is None:

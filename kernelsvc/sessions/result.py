@@ -20,13 +20,14 @@ class Change(NamedTuple):
     detail: str
 
     def behind(self, earlier: "Change | None") -> "Change":
-        """This one, where nobody has been told of an earlier one yet: what that was without, too.
+        """This one, where nobody has been told of an earlier one yet: of that, too.
 
-        Memory that is lost is no longer without anything.
+        Memory that is lost is no longer without anything, and what brings back the memory that a
+        kernel has had since does not bring back what was lost before.
         """
-        if earlier is None or "lost" in (self.memory, earlier.memory):
+        if earlier is None or self.memory == "lost":
             return self
-        return Change(self.memory, f"{earlier.detail}; {self.detail}")
+        return Change(earlier.memory, f"{earlier.detail}; {self.detail}")
 
 
 class Restored(NamedTuple):
@@ -112,8 +113,10 @@ def change(why: str, replaced: Restored | Lost) -> Change:
             return Change("lost", f"{why}; there is no snapshot of the memory: {no_snapshot}")
 
 
-def of_copy(source: str, without: Sequence[str]) -> Change:
-    """What became of the memory of a session that is a copy of another."""
+def of_copy(source: str, without: Sequence[str], lost: str | None) -> Change:
+    """What became of the memory of a session that is a copy of another, maybe after it was `lost`."""
+    if lost is not None:
+        return Change("lost", f"the session is a copy of {source}: {lost}")
     but = f", without {_listed(without)}" if without else ""
     return Change("restored", f"the session is a copy of {source}, with its memory{but}")
 

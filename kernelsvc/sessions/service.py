@@ -27,7 +27,7 @@ from kernelsvc.sessions.code import SessionCode
 from kernelsvc.sessions.creating import new_record
 from kernelsvc.sessions.culler import Culler
 from kernelsvc.sessions.disk import DiskWatch
-from kernelsvc.sessions.duplicate import Duplicator
+from kernelsvc.sessions.duplicate import Duplicator, copy_of
 from kernelsvc.sessions.files import SessionFiles
 from kernelsvc.sessions.forking import Forker
 from kernelsvc.sessions.live import LiveSession
@@ -200,8 +200,7 @@ class SessionService:
         source = await self._awake(caller, session_id)
         new_id = request.new_id or request.id or new_session_id()
         record = await self._duplicator.duplicate(caller, source, new_id, request.data)
-        lost = f"the session is a copy of {session_id}" if source.record.run_count else None
-        self._adopt(record, lost).begin_wake()
+        self._adopt(record, copy_of(session_id)).begin_wake()
         log.info("session_duplicated", session_id=record.id, source=session_id)
         shown = await self._show(record)
         return Duplicated(**shown.model_dump(), source_session_id=session_id)
@@ -339,9 +338,9 @@ class SessionService:
         if self._closing:
             raise ShuttingDown
 
-    def _adopt(self, record: SessionRecord, lost: str | None = None) -> LiveSession:
+    def _adopt(self, record: SessionRecord, absence: str | None = None) -> LiveSession:
         live = self._live[record.id] = LiveSession(
-            record, self._parts, self._capacity, self._culler.reconsider, lost
+            record, self._parts, self._capacity, self._culler.reconsider, absence
         )
         self._disk.reconsider()
         return live

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from kernelsvc.errors import KernelStartFailed
+
 T = TypeVar("T")
 
 
@@ -66,7 +68,12 @@ class Turns:
             self._waiting -= 1
         try:
             self._check()
-            result = await work()
+            try:
+                result = await work()
+            except KernelStartFailed:
+                # It may have been cut short by what lets nothing more be done.
+                self._check()
+                raise
         finally:
             self._turn.release()
             left()

@@ -113,7 +113,9 @@ def place():
 
 @pytest.fixture
 def enclosure(place):
-    isolation = doctor.examine(doctor.SandboxOptions(True, 1 << 20, 1 << 20, 60878)).isolation
+    examination = doctor.examine(doctor.SandboxOptions(True, 1 << 20, 1 << 20, 60878))
+    assert examination.holds, examination.findings
+    isolation = examination.isolation
     enclosure = isolation.enclose(place, Limits())
     yield enclosure
     enclosure.started()

@@ -86,9 +86,12 @@ class Checker:
             session.reread(self._sender.json(f"/api/sessions/{session.id}/runs/{run_id}"))
             self._journal.checks["a run reads as it was answered"] += 1
 
-    def _sandboxes(self) -> int:
+    def _sandboxes(self) -> range:
+        """How many there may be: that of each live copy may outlive the session that made it."""
         listed = self._sender.json("/api/sessions?limit=1000")["sessions"]
         awake = sum(session["state"] in _AWAKE for session in listed)
         metrics = self._sender.ask("GET", "/metrics").text.splitlines()
         waiting = next(line for line in metrics if line.startswith("kernelsvc_pool_members "))
-        return awake + int(float(waiting.split()[1]))
+        due = awake + int(float(waiting.split()[1]))
+        copies = sum(session.is_live_copy is not False for session in self._model.sessions.values())
+        return range(due, due + copies + 1)

@@ -15,6 +15,8 @@ from tests.torture.session import Session
 from tests.torture.world import MARK
 
 MOST_SESSIONS: Final = 6
+_COPIES: Final = (1, 1, 2, 3)
+"""How many copies a fork makes."""
 _FILES: Final = tuple(f"file-{number}" for number in range(4))
 
 _RUNS: Final[dict[str, tuple[int, Callable[..., Script]]]] = {
@@ -80,12 +82,12 @@ class Choices:
     def request(self, operation: str, session: Session | None, *, alone: bool = True) -> Request:
         """The request for an operation; `session` is None where one is to be made."""
         if session is None or operation == "create":
-            made = Session(
+            new = Session(
                 self._new("s"),
                 self.random.choice(["restart", "interrupt"]),
                 dozes=self.random.random() < 0.25,
             )
-            return Create("create", made.id, made)
+            return Create("create", new.id, new)
         if operation in _RUNS:
             make = _RUNS[operation][1]
             return Run(operation, session.id, self._script(make, session))
@@ -97,7 +99,9 @@ class Choices:
             case "sleep" | "wake" | "restart" | "interrupt":
                 return Act(operation, session.id, operation)
             case "duplicate" | "fork":
-                return Copy(operation, session.id, self._new("c"), operation == "fork")
+                number = self.random.choice(_COPIES) if operation == "fork" else 1
+                made = tuple(self._new("c") for _ in range(number))
+                return Copy(operation, session.id, made, operation == "fork")
             case "put":
                 file = self.random.choice(_FILES) if alone else self._new("put-")
                 return Put(operation, session.id, file, self._text(session))

@@ -40,8 +40,18 @@ WORDS: Final[dict[Fate, frozenset[str]]] = {
     Fate.INTERRUPTED: frozenset({"kept"}),
     Fate.DEAF: frozenset({"restored"}),
     Fate.COPIED: frozenset({"restored"}),
-    Fate.FORKED: frozenset({"kept", "restored"}),
+    Fate.FORKED: frozenset({"restored"}),
 }
+
+REPLACING: Final = frozenset({Fate.KILLED, Fate.DIED, Fate.RAN_OUT, Fate.TIMED_OUT, Fate.DEAF})
+"""What a snapshot replaces the kernel after. Where there is none, the memory is lost: no run has
+completed since the kernel was new, or it holds more than is copied."""
+
+MOST_OOMS: Final = 3
+"""So many times in a row, with no run completed in between, memory runs out, and is lost then."""
 
 KERNELS_OUTLIVE_THE_SERVICE: Final = True
 """Whether kernels go on after SIGKILL of the service; else every process ends by itself."""
+
+LIVE_COPIES_OUTLIVE_THE_SERVICE: Final = False
+"""The same for those of forks, until they sleep, are restarted, or their memory is lost."""

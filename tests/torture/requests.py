@@ -172,9 +172,9 @@ class Patch(Request):
 
 @dataclass
 class Copy(Request):
-    """Duplicate or fork a session."""
+    """Duplicate or fork a session; all copies come to be, or none."""
 
-    new_id: str = ""
+    new_ids: tuple[str, ...] = ()
     is_fork: bool = False
     statuses = frozenset({201})
 
@@ -185,31 +185,43 @@ class Copy(Request):
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the copy is called."""
-        return {"json": {"session_ids": [self.new_id]} if self.is_fork else {"new_id": self.new_id}}
+        """What the copies are called."""
+        if self.is_fork:
+            return {"json": {"session_ids": list(self.new_ids)}}
+        (new_id,) = self.new_ids
+        return {"json": {"new_id": new_id}}
 
     @property
     def touches(self) -> list[str]:
-        """Both."""
-        return [self.session_id, self.new_id]
+        """All of them."""
+        return [self.session_id, *self.new_ids]
 
     def may(self, model: Model) -> None:
-        """The copy may be there."""
-        model.may_be[self.new_id] = self._copy(model)
+        """The copies may be there."""
+        for new_id in self.new_ids:
+            model.may_be[new_id] = self._copy(model, new_id)
 
-    def _copy(self, model: Model) -> Session:
-        fate = Fate.FORKED if self.is_fork else Fate.COPIED
-        return model.sessions[self.session_id].copy(self.new_id, fate)
+    @property
+    def _is(self) -> Fate:
+        return Fate.FORKED if self.is_fork else Fate.COPIED
+
+    def _copy(self, model: Model, new_id: str) -> Session:
+        return model.sessions[self.session_id].copy(new_id, self._is)
 
     def did(self, model: Model, answer: Any, meanwhile: frozenset[Fate]) -> None:
-        """The copy is there."""
+        """The copies are there."""
         made = answer["sessions"] if self.is_fork else [answer]
-        hold([one["id"] for one in made] == [self.new_id], "the copy is another one", answer)
-        copy = model.may_be.pop(self.new_id, None) or self._copy(model)
-        if not self.is_fork:
-            # What is saved for the copy is saved for the source as well.
-            model.sessions[self.session_id].is_saved = None
-        model.sessions[self.new_id] = copy
+        found = tuple(one["id"] for one in made)
+        hold(found == self.new_ids, "the copies are others", answer)
+        for new_id in self.new_ids:
+            copy = model.may_be.pop(new_id, None) or self._copy(model, new_id)
+            model.sessions[new_id] = copy
+        model.sessions[self.session_id].was_copied(self._is)
+
+    def failed(self, model: Model) -> None:
+        """There are none."""
+        for new_id in self.new_ids:
+            model.may_be.pop(new_id)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tests.torture.expectations import Fate
 
 _CHANGED: Final = "changed"
 _LOOK: Final = """\
-import json as _json, os as _os
+import json as _json, os as _os, time as _time
 print(_json.dumps({{
     "nonce": {nonce!r},
     "names": sorted(
@@ -28,6 +28,7 @@ print(_json.dumps({{
     }},
     "data": _json.load(open(".session_data.json")),
     "kernel": [_os.stat("/proc/self/ns/pid").st_ino, _os.getpid()],
+    "at": _time.clock_gettime(_time.CLOCK_BOOTTIME),
 }}), flush=True)
 token, counter = globals().get("token") or {token!r}, globals().get("counter", 0) + 1
 """
@@ -52,7 +53,10 @@ def is_a_tool(path: str) -> bool:
 
 
 class Seen(NamedTuple):
-    """What a run found when it began; `kernel` is its namespace of processes, and its number."""
+    """What a run found when it began; `kernel` is its namespace of processes, and its number.
+
+    `at` is when that was (CLOCK_BOOTTIME).
+    """
 
     names: list[str]
     token: str | None
@@ -60,6 +64,7 @@ class Seen(NamedTuple):
     files: dict[str, str]
     data: str
     kernel: tuple[int, int]
+    at: float
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Sender:
             if done:
                 self._did(request, answer, fates.get(session_id, frozenset()))
             elif isinstance(request, Copy):
-                self._model.may_be.pop(request.new_id)
+                request.failed(self._model)
         for request, answer in answers:
             hold(answer is not None or is_ended, "no answer to", request)
             if answer is None:

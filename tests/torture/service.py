@@ -15,6 +15,8 @@ _SETTINGS: Final[dict[str, Any]] = {
     "interrupt_grace": 3,
     "terminate_grace": 0.5,
     "drain_timeout": 20,
+    # Kernels wait for the next service, which comes soon, on a machine that has much to do.
+    "orphan_grace": 60,
     "pool_min": 1,
     "pool_max": 2,
     # Nothing that was answered is to be forgotten, and no session to sleep for want of memory.

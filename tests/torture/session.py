@@ -10,7 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.torture.expectations import WORDS, Fate
+from tests.torture.expectations import (
+    LIVE_COPIES_OUTLIVE_THE_SERVICE,
+    MOST_OOMS,
+    REPLACING,
+    WORDS,
+    Fate,
+)
 from tests.torture.scripts import Script, Seen, canonical, is_a_tool
 from tests.torture.violation import hold
 
@@ -41,12 +47,16 @@ class Session:
 
     `live` is what its kernel may hold, `completed` what it may have held after the last run that
     ended by itself, `words` are what the next answer may say. `has_memory` tells that it has run,
-    or is a copy of one that has, `is_saved` that its memory is kept for when it wakes; None is
-    perhaps. `files` and `data` have every content that may be there (None: no file).
+    or is a copy of one that has, `is_saved` that its memory is kept for when it wakes,
+    `has_snapshot` that its kernel, or the one that wakes it, could be replaced by a snapshot,
+    `is_live_copy` that its kernel is one; None is perhaps. `ooms` is how often in a row memory may
+    have run out. `files` and `data` have every content that may be there (None: no file).
 
-    `runs` are the answers that were given, `begun` the runs that were taken and have had none,
-    `unanswered` the code of those of which nobody knows. `marks` are those of processes that its
-    code may have running, `kernel` is where its last run was. `meanwhile` is what may have happened
+    `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
+    taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
+    that of those of which nobody knows. `inherited` are the answers to runs that a fork has in its
+    history, under other ids, by their code. `marks` are those of processes that its
+    code may have running, `kernel` is where its last run was, begun at `ran_at`. `meanwhile` is what may have happened
     to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a time.
     `is_doomed`: it is being deleted, and need not be whole.
     """
@@ -59,64 +69,121 @@ class Session:
     words: frozenset[str] = KEPT
     has_memory: bool | None = False
     is_saved: bool | None = False
+    has_snapshot: bool | None = False
+    is_live_copy: bool | None = False
+    ooms: frozenset[int] = frozenset({0})
     files: dict[str, frozenset[str | None]] = field(default_factory=dict)
     data: frozenset[str] = frozenset({"{}"})
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: dict[str, Script] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
+    inherited: dict[str, dict[str, Any]] = field(default_factory=dict)
     marks: set[str] = field(default_factory=set)
     kernel: tuple[int, int] | None = None
+    ran_at: float = 0.0
     meanwhile: frozenset[Fate] = frozenset()
     is_alone: bool = True
     is_doomed: bool = False
 
     # ---- what happens to its kernel
 
+    def words_of(self, fate: Fate) -> frozenset[str]:
+        """What may be said after that, as things are now."""
+        match fate:
+            case Fate.SLEPT | Fate.STOPPED:
+                # What was lost before has yet to be told.
+                return (WORDS[fate] if self.words - LOST else frozenset()) | (self.words & LOST)
+            case Fate.CRASHED:
+                return self._words_of_a_crash()
+            case Fate.RAN_OUT:
+                outcomes = {self.has_snapshot and number + 1 < MOST_OOMS for number in self.ooms}
+            case _ if fate in REPLACING:
+                outcomes = {self.has_snapshot}
+            case _:
+                return WORDS[fate]
+        told = WORDS[fate] if outcomes != {False} else frozenset[str]()
+        return told if outcomes == {True} else told | LOST
+
+    def _words_of_a_crash(self) -> frozenset[str]:
+        """The kernel goes on, and with it what is to be told; else there is what was saved."""
+        saved = WORDS[Fate.SLEPT] if self.is_saved is not False or self.dozes else frozenset[str]()
+        gone = saved | LOST if self.is_live_copy is not False else frozenset[str]()
+        if self.is_live_copy and not LIVE_COPIES_OUTLIVE_THE_SERVICE:
+            return gone
+        if self.dozes and self.words - LOST:
+            gone |= saved
+        # One that is being started in place of one that was lost does not outlive it.
+        return self.words | gone | (LOST if EMPTY in self.live else frozenset())
+
     def befell(self, fate: Fate) -> None:
         """Its kernel has come to an end between two runs, or to sleep."""
-        told = WORDS[fate]
-        if fate in (Fate.SLEPT, Fate.STOPPED):
-            # What was lost before has yet to be told.
-            told = (told if self.words - LOST else frozenset()) | (self.words & LOST)
-            self.is_saved = True
-        elif fate is Fate.CRASHED and (self.is_saved is not False or self.dozes):
-            told = self.words if self.is_saved else self.words | told | RESTORED
-        else:
-            if fate is Fate.CRASHED:
-                told |= self.words - KEPT
-            self.is_saved = False
-        if fate in (Fate.STOPPED, Fate.CRASHED) and told & LOST and not self.runs:
-            # That a copy has nothing, as its source had nothing, is told until the service ends.
-            told |= KEPT
+        told = self.words_of(fate)
         if self.begun:
             # Those that had ended by then tell of what was before.
             told |= self.words
+        is_gone = not told & KEPT
         self.words = told if self.has_memory else told | KEPT
-        if not WORDS[fate] & KEPT:
+        if fate in (Fate.SLEPT, Fate.STOPPED):
+            self.is_saved = True
+        elif fate is not Fate.CRASHED:
+            self.is_saved = False
+        self._is_replaced(told)
+        if fate not in REPLACING:
+            self.is_live_copy = False if fate is not Fate.CRASHED or is_gone else self.is_live_copy
+        if is_gone:
             self.marks.clear()
         self.kernel = None
 
+    def _is_replaced(self, told: frozenset[str]) -> None:
+        """Its kernel is, or comes to be, another, of which that is told."""
+        if told == LOST:
+            self.has_snapshot = False
+        elif told == RESTORED:
+            self.has_snapshot = True
+        elif not told <= KEPT:
+            self.has_snapshot = None
+
     def may_have(self, fate: Fate) -> None:
         """That may have happened: nobody knows."""
-        self.words |= WORDS[fate]
+        self.words |= self.words_of(fate)
         self.is_saved = None
+        self.has_snapshot = None
+        self.is_live_copy = self.is_live_copy and None
 
     def copy(self, session_id: str, fate: Fate) -> "Session":
         """A new session that has what this one has."""
         lost = self.words & LOST
         words = (WORDS[fate] if self.words - LOST else frozenset()) | lost
-        return Session(
+        is_fork, is_awake = fate is Fate.FORKED, self.kernel is not None and not self.dozes
+        copy = Session(
             session_id,
             self.on_timeout,
             self.dozes,
             live=self.live | self.completed,
             completed=self.live | self.completed,
-            words=words if self.has_memory else words | KEPT | LOST,
+            words=words if self.has_memory else words | KEPT | (LOST if lost else frozenset()),
             has_memory=self.has_memory,
-            is_saved=fate is Fate.COPIED or None,
+            is_saved=None if is_fork else True,
+            has_snapshot=None if lost else True,
+            is_live_copy=(is_awake or None) if is_fork else False,
             files=dict(self.files),
             data=self.data,
         )
+        if is_fork:
+            copy.inherited = {self.codes[run_id]: run for run_id, run in self.runs.items()}
+            copy.unanswered = [*self.unanswered, *self.sent]
+        return copy
+
+    def was_copied(self, fate: Fate) -> None:
+        """There is a copy of it."""
+        if fate is Fate.FORKED:
+            # A snapshot of the kernel as it is, if there is one.
+            self.has_snapshot = self.has_snapshot or (True if self.kernel else None)
+        else:
+            # What is saved for the copy is saved for the source as well.
+            self.is_saved = None
 
     # ---- what its code does
 
@@ -131,10 +198,15 @@ class Session:
             self.data |= {script.data}
         if script.mark is not None:
             self.marks.add(script.mark)
+        self.has_snapshot = self.has_snapshot or None
         if script.fate is not None:
-            self.words |= WORDS[script.fate]
+            self.words |= self.words_of(script.fate)
+            self.has_snapshot = None
+            self.is_live_copy = self.is_live_copy and None
+        self.ooms |= {0} | {number + 1 for number in self.ooms if script.fate is Fate.RAN_OUT}
         self.has_memory = self.has_memory or None
         self.is_saved = None if self.is_saved else self.is_saved
+        self.sent.append(script.code)
 
     def ran(
         self, script: Script, answer: dict[str, Any], meanwhile: frozenset[Fate] = frozenset()
@@ -143,6 +215,8 @@ class Session:
         meanwhile |= self.meanwhile
         hold(answer["session_id"] == self.id, "the answer is another session's", answer)
         self.runs[answer["run_id"]] = answer
+        self.codes[answer["run_id"]] = script.code
+        self.sent = [code for code in self.sent if code != script.code]
         self.begun.pop(answer["run_id"], None)
         if not self.begun:
             self.meanwhile = frozenset()
@@ -152,27 +226,48 @@ class Session:
             # It never began, or the service's end came between: it tells of nothing.
             hold(told in words | KEPT, "memory is", told, sorted(words), answer)
             self.may_run(script)
+            self.sent.remove(script.code)
             return
         seen = script.seen(answer["stdout"])
         self._check_output(script, answer, seen, lives)
         allowed = words if lives is not False else words & LOST
         if lives is not True:
             ends = {script.fate} if script.fate else meanwhile - {Fate.INTERRUPTED}
-            allowed = allowed.union(*(WORDS[fate] for fate in ends))
+            allowed = allowed.union(*map(self.words_of, ends))
         if lives is False:
-            allowed -= KEPT
+            # What brings the memory back does not bring back what was lost before.
+            allowed = LOST if words == LOST else allowed - KEPT
         hold(told in allowed, "memory is", told, sorted(allowed), answer, self)
         found = None if seen is None else self._check_seen(seen)
         self._check_memory(told, found, lives, words)
         self._take_over(script, answer, found, lives)
+        self._has_ended(script, told, lives)
         self.words, self.has_memory, self.is_saved = KEPT, True, False
         self.kernel = seen.kernel if seen is not None and lives else None
+        self.ran_at = seen.at if seen is not None else 0.0
         if Fate.CRASHED in meanwhile:
             # It may have ended before, and what it tells of be gone since.
             self.words, self.is_saved, self.kernel = words | KEPT, None, None
+            self.has_snapshot = None
+
+    def _has_ended(self, script: Script, told: str, lives: bool | None) -> None:
+        """What there is for the next time that the kernel ends."""
+        match lives, told:
+            case True, _:
+                self.has_snapshot, self.ooms = True, frozenset({0})
+            case False, "lost":
+                # There is a new one.
+                self.has_snapshot, self.is_live_copy, self.ooms = False, False, frozenset({0})
+            case False, _:
+                self.has_snapshot = True
+                if script.fate is Fate.RAN_OUT:
+                    self.ooms = frozenset(number + 1 for number in self.ooms)
+            case _:
+                self.has_snapshot, self.is_live_copy = None, self.is_live_copy and None
+                self.ooms |= {0}
 
     def _words_now(self, meanwhile: Iterable[Fate]) -> frozenset[str]:
-        words = self.words.union(*(WORDS[fate] for fate in meanwhile))
+        words = self.words.union(*map(self.words_of, meanwhile))
         if self.dozes and words - LOST:
             words |= WORDS[Fate.SLEPT]
         return words
@@ -327,12 +422,17 @@ class Session:
             if run["run_id"] in self.begun:
                 continue
             hold(run["status"] in FINAL, "a run is stuck", run)
+            if run["run_id"] not in self.runs and run["code"] in self.inherited:
+                own = {"run_id": run["run_id"], "session_id": self.id}
+                self.runs[run["run_id"]] = self.inherited.pop(run["code"]) | own
+                self.codes[run["run_id"]] = run["code"]
             if (known := self.runs.get(run["run_id"])) is None:
                 hold(run["code"] in unanswered, "a run in the history that nobody sent", run)
                 unanswered.remove(run["code"])
             else:
                 told = {name: run[name] for name in ("status", "exit_code", "memory", "timed_out")}
                 hold(all(known[name] == told[name] for name in told), "it was another run", run)
+        hold(not self.inherited, "runs of the source are not in the history", self.inherited)
 
     def reread(self, run: dict[str, Any]) -> None:
         """A run that was answered has been read again."""

@@ -21,6 +21,8 @@ KILL_SERVICE: Final = "kill the service"
 STOP_SERVICE: Final = "stop the service"
 _BETWEEN_THOROUGH_CHECKS: Final = 25
 _WAIT_SECONDS: Final = 60
+_AT_ONCE: Final = 0.3
+"""How many of the kernels that are killed are killed as soon as their run was answered."""
 _FORK: Final = "/api/sessions/{session_id}/fork"
 
 
@@ -120,6 +122,11 @@ class Torture:
             self._sender.alone(self._choices.request("run", session))
         if session.kernel is None or session.dozes:
             return
+        if self._random.random() < _AT_ONCE:
+            # It may be too soon for a snapshot of what its last run has left.
+            session.has_snapshot = session.has_snapshot and None
+        else:
+            world.await_snapshot(*session.kernel, since=session.ran_at)
         self._kill(session)
         session.befell(Fate.KILLED)
         # The service may not know it yet when the next run comes.
