@@ -246,44 +246,42 @@ async def test_a_kill_in_the_midst_of_anything_leaves_nothing_stuck(make_lives):
         await api.create(data={"a": 1})
         await api.run("import os, time; x = 1")
         await api.send("POST", "/api/sessions/s/sleep")
-        await kill_within(lives, api, "wake", "/s/wake")
+        await kill_within(lives, api, wake=("/s/wake", None))
     async with lives.life() as api:
         await told(api, "restored")
-        await kill_within(lives, api, "run", "/s/run", {"code": "open('ran', 'w').close()"})
-    async with lives.life() as api:
-        await told(api, "kept")
         new = {"language": "python", "session_id": "create"}
-        await kill_within(lives, api, "create", "", new)
+        run = {"code": "open('ran', 'w').close()"}
+        await kill_within(lives, api, run=("/s/run", run), create=("", new))
     async with lives.life() as api:
         await told(api, "kept")
         answer = await api.send("GET", "/api/sessions/create")
         assert answer.status == 404 or (await api.run("1", "create"))["memory"] == "kept"
         setup = {"commands": ["touch begun; while [ ! -e go ]; do sleep 0.01; done"]}
         new = {"language": "python", "session_id": "setup", "setup": setup}
-        await kill_within(lives, api, "setup", "", new)
+        # Its memory has been saved; this handler does not come to an end.
+        leaving = "import atexit\n@atexit.register\ndef _(): os.mkdir('leaving'); time.sleep(60)"
+        await api.run(leaving)
+        await kill_within(lives, api, setup=("", new), sleep=("/s/sleep", None))
     async with lives.life() as api:
+        await told(api, "restored")
         lives.workspace("setup").joinpath("go").touch()
         assert (await api.run("1", "setup"))["exit_code"] == 0
         assert (await api.session("setup"))["setup_status"] == "completed"
-        await told(api, "kept")
-        # Its memory has been saved; this handler does not come to an end.
-        await api.run(
-            "import atexit\n@atexit.register\ndef _(): os.mkdir('leaving'); time.sleep(60)"
-        )
-        await kill_within(lives, api, "sleep", "/s/sleep")
-    async with lives.life() as api:
-        await told(api, "restored")
         assert (await api.send("DELETE", "/api/sessions")).status == 200
         lives.note()
 
 
-async def kill_within(lives, api, what, path, body=None):
-    """Ask for something, and kill the service when it has begun."""
-    doing = asyncio.create_task(api.send("POST", f"/api/sessions{path}", body))
-    below = lives.runtime if what == "wake" else lives.workspace("s").parent
-    await eventually(lambda: any(below.glob(BEGUN[what])))
+async def kill_within(lives, api, **asked):
+    """Ask for things, and kill the service when they have begun."""
+    doing = [
+        asyncio.create_task(api.send("POST", f"/api/sessions{path}", body))
+        for path, body in asked.values()
+    ]
+    for what in asked:
+        below = lives.runtime if what == "wake" else lives.workspace("s").parent
+        await eventually(lambda: any(below.glob(BEGUN[what])))  # noqa: B023
     lives.kill()
-    await asyncio.gather(doing, return_exceptions=True)
+    await asyncio.gather(*doing, return_exceptions=True)
 
 
 async def told(api, memory):
