@@ -6,8 +6,8 @@ been idle for longest is put to sleep; where every one is at work, the newcomer 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -111,11 +111,17 @@ class Capacity:
     @asynccontextmanager
     async def start(self) -> AsyncIterator[None]:
         """Wait for a turn to start a kernel: so many start at once, in order of arrival."""
+        with self.hurry():
+            async with self._starting:
+                yield
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Within, nothing is begun for the reserve: somebody waits for a kernel."""
         self._starts += 1
         self._calm.clear()
         try:
-            async with self._starting:
-                yield
+            yield
         finally:
             self._starts -= 1
             if not self._starts:

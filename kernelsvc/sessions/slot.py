@@ -78,6 +78,7 @@ class KernelSlot:
         self._used_up = False
         self._stopped_for: LimitExceeded | None = None
         self._completed: str | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._ooms = 0
 
     async def ensure(self) -> Kernel:
@@ -209,18 +210,18 @@ class KernelSlot:
         """
         began = time.monotonic()
         self.is_starting = True
+        memory = replace(offer.memory, reseed=reseed)
         try:
-            await asyncio.to_thread(self._room.prepare)
-            member = await self._move_in()
-            seat = self._seat or await self._own_seat()
-            memory = replace(offer.memory, reseed=reseed)
-            copying = self._launcher.copy(seat, offer.seat, self._kernelspec, self._on_late, memory)
-            # Nobody needs the kernel that waited there.
-            leaving = member.kernel.close() if member is not None else asyncio.sleep(0)
-            made, _ = await asyncio.gather(copying, leaving, return_exceptions=True)
-            if isinstance(made, BaseException):
-                raise made
-            self.kernel = made
+            with self._capacity.hurry():
+                await asyncio.to_thread(self._room.prepare)
+                member = await self._move_in()
+                seat = self._seat or await self._own_seat()
+                self.kernel = await self._launcher.copy(
+                    seat, offer.seat, self._kernelspec, self._on_late, memory
+                )
+            if member is not None:
+                # Nobody needs the kernel that waited there.
+                self._leaving = asyncio.create_task(member.kernel.close())
         except BaseException:
             await self.free()
             raise
@@ -368,6 +369,9 @@ class KernelSlot:
     async def free(self) -> None:
         """End the kernel and its host."""
         await self.drop()
+        if self._leaving is not None:
+            await self._leaving
+            self._leaving = None
         seat, self._seat = self._seat, None
         if seat is not None:
             try:
