@@ -46,7 +46,9 @@ class StandingSandbox:
 
         What goes wrong in it is written to the descriptor `stderr`.
         """
-        reading, status = os.pipe()
+        # Not a pipe: bubblewrap would die of one that nobody reads any more, where the service was
+        # killed, and what it has begun to be process 1 would wait for it for ever.
+        status = os.memfd_create("status")
         held, waits = socket.socketpair()
         try:
             process = subprocess.Popen(
@@ -60,17 +62,17 @@ class StandingSandbox:
             )
         except BaseException:
             held.close()
-            os.close(reading)
+            os.close(status)
             raise
         finally:
             waits.close()
-            os.close(status)
         assert process.stdout is not None
-        with process.stdout as stands, open(reading, "rb", buffering=0) as status_of:
+        with process.stdout as stands, open(status, "rb", buffering=0) as status_of:
             try:
                 deadline = time.monotonic() + _STAND_SECONDS
                 _read_line(stands.fileno(), deadline)
-                status_line = _read_line(status_of.fileno(), deadline)
+                # It is there before process 1 is.
+                status_line = os.pread(status_of.fileno(), _STATUS_BYTES, 0).partition(b"\n")[0]
                 first = os.pidfd_open(json.loads(status_line)["child-pid"])
                 return cls(process, os.pidfd_open(process.pid), first, held)
             except BaseException:
