@@ -208,6 +208,16 @@ class Session:
         self.is_saved = None if self.is_saved else self.is_saved
         self.sent.append(script.code)
 
+    def never_heard(self, script: Script) -> None:
+        """A run will never be answered: what it was to tell, it may have told in the history."""
+        if script.fate in REPLACING:
+            # A service that ends while it replaces a kernel leaves none.
+            self.words |= LOST
+        if self.words & LOST:
+            self.live |= {EMPTY}
+            self.completed |= {EMPTY}
+        self.words |= KEPT
+
     def ran(
         self, script: Script, answer: dict[str, Any], meanwhile: frozenset[Fate] = frozenset()
     ) -> None:
@@ -227,8 +237,11 @@ class Session:
             hold(told in words | KEPT, "memory is", told, sorted(words), answer)
             self.may_run(script)
             self.sent.remove(script.code)
+            if told not in KEPT:
+                self.words |= KEPT
             return
-        seen = script.seen(answer["stdout"])
+        hold(answer["missing"] is None or Fate.CRASHED in meanwhile, "output is missing", answer)
+        seen = script.seen(answer["stdout"]) if answer["missing"] is None else None
         self._check_output(script, answer, seen, lives)
         allowed = words if lives is not False else words & LOST
         if lives is not True:
@@ -295,7 +308,7 @@ class Session:
     def _check_output(
         self, script: Script, answer: dict[str, Any], seen: Seen | None, lives: bool | None
     ) -> None:
-        if lives and script.fate is not Fate.GAVE_WAY:
+        if lives and script.fate is not Fate.GAVE_WAY and answer["missing"] is None:
             hold(seen is not None, "the run has not said what it found", answer)
             hold(script.has_said_all(answer["stdout"]), "output is missing or strange", answer)
 
@@ -338,6 +351,8 @@ class Session:
         self, script: Script, answer: dict[str, Any], found: Memory | None, lives: bool | None
     ) -> None:
         told, has_changed = answer["memory"], script.has_changed(answer["stdout"])
+        # One that has run to its end has changed all it was to, whoever heard of it.
+        has_changed |= bool(lives) and script.fate is None
         before = self.live | self.completed | {EMPTY} if found is None else frozenset({found})
         after = frozenset(memory.changed_by(script) for memory in before)
         if not has_changed:

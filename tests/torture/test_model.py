@@ -33,6 +33,7 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
         "files": {},
         "data": {},
         "kernel": [4026531836, 3],
+        "at": 1.0,
         **changes.pop("looked", {}),
     }
     return {
@@ -43,6 +44,7 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
         "timed_out": False,
         "stdout": f"{json.dumps(looked)}\nchanged\n{script.says}",
         "memory": memory,
+        "missing": None,
         "data": {},
         "started_at": "2026-01-01T00:00:00.000Z",
         **changes,
