@@ -55,10 +55,10 @@ class Session:
     `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
     taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
     that of those of which nobody knows. `inherited` are the answers to runs that a fork has in its
-    history, under other ids, by their code. `marks` are those of processes that its
-    code may have running, `kernel` is where its last run was, begun at `ran_at`. `meanwhile` is what may have happened
-    to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a time.
-    `is_doomed`: it is being deleted, and need not be whole.
+    history, under other ids, by their code. `marks` are those of processes that its code may have
+    running, `kernel` is where its last run was, begun at `ran_at`. `meanwhile` is what may have
+    happened to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a
+    time. `is_doomed`: it is being deleted, and need not be whole.
     """
 
     id: str
