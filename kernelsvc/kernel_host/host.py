@@ -365,7 +365,7 @@ class Host:
             if since == 0.0 and self._sandboxed and not (others or kernel.keeper.has_any):
                 processes.kill_all()
             left = [
-                process.pid
+                process
                 for process in processes.descendants(os.getpid())
                 if process.started > since - processes.TICK_SECONDS
                 and not kernel.keeper.knows(process.pid)
@@ -374,9 +374,11 @@ class Host:
             ]
             if not left:
                 break
-            killed += len(left)
-            processes.kill(left)
-            self._wait_for(left)
+            pids = [each.pid for each in left if since == 0.0 or not kernel.may_tell_of(each)]
+            killed += len(pids)
+            processes.kill(pids)
+            self._wait_for(pids)
+            kernel.listen(0 if pids else processes.TICK_SECONDS)
         return killed
 
     def _wait_for(self, pids: list[int]) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernelsvc.kernel_host.keeper import Keeper
+from kernelsvc.kernel_host.processes import Process
 
 FORKING_SECONDS = 1.0
 """So long at most from its fork until a snapshot has told of itself."""
+TELLING_SECONDS = 0.1
+"""So long at most from the fork of a snapshot until the kernel has told of it."""
 
 
 class Hosted:
@@ -66,10 +69,20 @@ class Hosted:
         """Take in what its snapshots, and it itself, have said by now."""
         self.keeper.hear(self.pid)
 
+    def listen(self, seconds: float) -> None:
+        """Give it so long to tell of a snapshot, which is waited for then."""
+        select.select([self.keeper.heard], [], [], seconds)
+        self.wait_for_snapshots()
+
     def wait_for_snapshots(self) -> None:
         """Return when each that has been forked by now has told of itself."""
         self._hear_until(lambda: not self.keeper.is_one_coming)
         self.keeper.expect_none()
+
+    def may_tell_of(self, process: Process) -> bool:
+        """Whether that may be a snapshot which the kernel, that lives, has forked just now."""
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.started
+        return self.returncode is None and process.parent == self.pid and age < TELLING_SECONDS
 
     def wait_for_word_of(self, run: str) -> None:
         """Return when the snapshot of the memory after `run` has told of itself, or will not."""

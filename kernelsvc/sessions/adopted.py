@@ -62,7 +62,7 @@ class AdoptedSession(LiveSession):
         What is returned is done when the kernel has answered, or has turned out not to. None where
         a run may be going on: nobody knows when that will let the kernel answer.
         """
-        is_news = going is None or not is_over
+        is_news = going is None or (going.has_news and not is_over)
         self._memory.take_over(self._heir.told.more, is_news=is_news, has_file=has_file)
         if going is not None:
             self._background.follow(going.request_id, going.run_id)

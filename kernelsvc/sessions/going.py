@@ -15,7 +15,8 @@ class Going(BaseModel):
     """`began` is when it was begun, by CLOCK_BOOTTIME, `timeout` what it had then, in seconds.
 
     `is_promised`: it is to be in the history however it ends. `data_seen` is what the session's
-    data file was like then. `completed` is what the kernel calls the memory that it had before.
+    data file was like then. With `has_news`, its answer is the first of the kernel's, and has to
+    tell of the memory. `completed` is what the kernel calls the memory that it had before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class Going(BaseModel):
     callback_url: str | None
     is_promised: bool
     data_seen: tuple[int, int, int, int] | None
+    has_news: bool
     completed: str | None
 
     @classmethod
@@ -55,6 +57,7 @@ class Going(BaseModel):
             callback_url=job.request.callback_url,
             is_promised=job.accepted is not None,
             data_seen=job.data_seen,
+            has_news=job.has_news,
             completed=None,
         )
 

@@ -51,6 +51,8 @@ class RunJob:
         self.missing: str | None = None
         # What the session's data file was like when it began.
         self.data_seen: Signature | None = None
+        # Whether its answer has to tell of the memory.
+        self.has_news = False
         self._queued = time.monotonic()
 
     @classmethod

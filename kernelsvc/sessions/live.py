@@ -351,8 +351,8 @@ class LiveSession:
         started = time.monotonic()
         meter = Meter(self._slot.pid())
         try:
-            kernel, follow = await self._memory.ready(), self._background.follow
-            told = follow, self._slot.note
+            kernel, job.has_news = await self._memory.ready(), self._memory.change is not None
+            told = self._background.follow, self._slot.note
             ending = await execute(kernel, job, self._record, self._policy, self._current, *told)
         finally:
             spent = meter.stop()

@@ -125,6 +125,9 @@ class Sender:
             session.is_alone = True
             for fate in fates.get(session_id, ()):
                 session.may_have(fate)
+        for request, answer in answers:
+            if answer is None and isinstance(request, Run):
+                self._model.sessions[request.session_id].never_heard(request.script)
 
     def _did(self, request: Request, answer: httpx.Response, fates: frozenset[Fate]) -> None:
         is_text = isinstance(request, Read) or not answer.content

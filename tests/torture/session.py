@@ -55,10 +55,10 @@ class Session:
     `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
     taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
     that of those of which nobody knows. `inherited` are the answers to runs that a fork has in its
-    history, under other ids, by their code. `marks` are those of processes that its
-    code may have running, `kernel` is where its last run was, begun at `ran_at`. `meanwhile` is what may have happened
-    to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a time.
-    `is_doomed`: it is being deleted, and need not be whole.
+    history, under other ids, by their code. `marks` are those of processes that its code may have
+    running, `kernel` is where its last run was, begun at `ran_at`. `meanwhile` is what may have
+    happened to its kernel since the first of `begun` was sent. `is_alone`: requests come one at a
+    time. `is_doomed`: it is being deleted, and need not be whole.
     """
 
     id: str
@@ -208,6 +208,16 @@ class Session:
         self.is_saved = None if self.is_saved else self.is_saved
         self.sent.append(script.code)
 
+    def never_heard(self, script: Script) -> None:
+        """A run will never be answered: what it was to tell, it may have told in the history."""
+        if script.fate in REPLACING:
+            # A service that ends while it replaces a kernel leaves none.
+            self.words |= LOST
+        if self.words & LOST:
+            self.live |= {EMPTY}
+            self.completed |= {EMPTY}
+        self.words |= KEPT
+
     def ran(
         self, script: Script, answer: dict[str, Any], meanwhile: frozenset[Fate] = frozenset()
     ) -> None:
@@ -227,8 +237,11 @@ class Session:
             hold(told in words | KEPT, "memory is", told, sorted(words), answer)
             self.may_run(script)
             self.sent.remove(script.code)
+            if told not in KEPT:
+                self.words |= KEPT
             return
-        seen = script.seen(answer["stdout"])
+        hold(answer["missing"] is None or Fate.CRASHED in meanwhile, "output is missing", answer)
+        seen = script.seen(answer["stdout"]) if answer["missing"] is None else None
         self._check_output(script, answer, seen, lives)
         allowed = words if lives is not False else words & LOST
         if lives is not True:
@@ -295,7 +308,7 @@ class Session:
     def _check_output(
         self, script: Script, answer: dict[str, Any], seen: Seen | None, lives: bool | None
     ) -> None:
-        if lives and script.fate is not Fate.GAVE_WAY:
+        if lives and script.fate is not Fate.GAVE_WAY and answer["missing"] is None:
             hold(seen is not None, "the run has not said what it found", answer)
             hold(script.has_said_all(answer["stdout"]), "output is missing or strange", answer)
 
@@ -338,6 +351,8 @@ class Session:
         self, script: Script, answer: dict[str, Any], found: Memory | None, lives: bool | None
     ) -> None:
         told, has_changed = answer["memory"], script.has_changed(answer["stdout"])
+        # One that has run to its end has changed all it was to, whoever heard of it.
+        has_changed |= bool(lives) and script.fate is None
         before = self.live | self.completed | {EMPTY} if found is None else frozenset({found})
         after = frozenset(memory.changed_by(script) for memory in before)
         if not has_changed:

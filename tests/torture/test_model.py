@@ -1,13 +1,14 @@
 """The negative controls: whatever a service could get wrong, the model finds out."""
 
 import json
+from copy import deepcopy
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.torture import scripts
-from tests.torture.expectations import WORDS, Fate
+from tests.torture.expectations import REPLACING, WORDS, Fate
 from tests.torture.model import Model
 from tests.torture.scripts import Script, canonical
 from tests.torture.session import EMPTY, Memory, Session
@@ -20,7 +21,9 @@ KEPT = Memory("s-token", 3)
 def session_with(memory=KEPT, **fields):
     """A session whose last run has left that."""
     found = frozenset({memory})
-    return Session("s", live=found, completed=found, has_memory=memory != EMPTY, **fields)
+    has_memory = memory != EMPTY
+    fields = {"has_memory": has_memory, "has_snapshot": has_memory, **fields}
+    return Session("s", live=found, completed=found, **fields)
 
 
 def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
@@ -33,6 +36,7 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
         "files": {},
         "data": {},
         "kernel": [4026531836, 3],
+        "at": 1.0,
         **changes.pop("looked", {}),
     }
     return {
@@ -43,6 +47,7 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
         "timed_out": False,
         "stdout": f"{json.dumps(looked)}\nchanged\n{script.says}",
         "memory": memory,
+        "missing": None,
         "data": {},
         "started_at": "2026-01-01T00:00:00.000Z",
         **changes,
@@ -58,9 +63,9 @@ def answer(script=SCRIPT, found=KEPT, memory="kept", **changes):
         (None, "kept", KEPT),
         (Fate.SLEPT, "restored", KEPT),
         (Fate.STOPPED, "restored", KEPT),
-        (Fate.CRASHED, "lost", EMPTY),
+        (Fate.CRASHED, "kept", KEPT),
         (Fate.RESTARTED, "lost", EMPTY),
-        (Fate.KILLED, "lost", EMPTY),
+        (Fate.KILLED, "restored", KEPT),
     ],
 )
 def test_the_truth_is_taken_and_every_other_word_and_memory_is_found_out(fate, word, found):
@@ -98,13 +103,60 @@ def test_a_session_that_slept_when_the_service_was_killed_has_its_memory():
     assert session.words == {"restored"}
 
 
-def test_a_copy_of_nothing_has_nothing_to_lose_when_the_service_ends():
+def test_without_a_snapshot_the_memory_is_lost_with_the_kernel():
+    for fate in REPLACING:
+        session = session_with(has_snapshot=False)
+        session.befell(fate)
+        assert session.words == {"lost"}
+
+
+def test_memory_that_runs_out_for_the_third_time_in_a_row_is_lost():
+    script = Script("n", "s-token", exit_codes=frozenset({137}), fate=Fate.RAN_OUT)
+    session = session_with()
+    for told in ("restored", "restored", "lost"):
+        for lie in {"kept", "restored", "lost"} - {told}:
+            with pytest.raises(Violation, match="memory is"):
+                deepcopy(session).ran(script, answer(script, exit_code=137, memory=lie))
+        session.ran(script, answer(script, exit_code=137, memory=told))
+    session = session_with(ooms=frozenset({2}))
+    session.ran(SCRIPT, answer())
+    assert session.ooms == {0}
+
+
+def test_what_a_copy_lost_it_tells_however_often_the_service_ends():
     session = session_with()
     session.befell(Fate.RESTARTED)
-    copy = session.copy("copy", Fate.COPIED)
+    for fate in (Fate.COPIED, Fate.FORKED):
+        copy = session.copy("copy", fate)
+        assert copy.words == {"lost"}
+        for end in (Fate.STOPPED, Fate.CRASHED):
+            copy.befell(end)
+            assert copy.words == {"lost"}
+
+
+def test_a_live_copy_is_lost_with_the_service_until_it_has_slept():
+    session = session_with(kernel=(1, 2))
+    copy = session.copy("copy", Fate.FORKED)
+    assert (copy.words, copy.is_live_copy) == ({"restored"}, True)
+    copy.is_saved = False
+    asleep = deepcopy(copy)
+    copy.befell(Fate.CRASHED)
     assert copy.words == {"lost"}
-    copy.befell(Fate.STOPPED)
-    assert copy.words == {"kept", "lost"}
+    asleep.befell(Fate.SLEPT)
+    asleep.befell(Fate.CRASHED)
+    assert asleep.words == {"restored"}
+
+
+def test_a_fork_has_the_history_of_its_source_and_no_other():
+    session = session_with()
+    session.ran(SCRIPT, answer())
+    found = summary("run_2")
+    session.copy("copy", Fate.FORKED).remembered([found])
+    for history in ([], [summary("run_2", memory="lost")], [found, summary("run_3", code="x")]):
+        with pytest.raises(Violation):
+            session.copy("copy", Fate.FORKED).remembered(history)
+    with pytest.raises(Violation, match="nobody sent"):
+        session.copy("copy", Fate.COPIED).remembered([found])
 
 
 def test_a_run_that_ended_before_the_service_was_killed_tells_of_what_was_before():
@@ -113,7 +165,7 @@ def test_a_run_that_ended_before_the_service_was_killed_tells_of_what_was_before
     session.may_run(script)
     session.befell(Fate.CRASHED)
     session.ran(script, answer(script))
-    assert session.words == {"kept", "lost"}
+    assert session.words == {"kept"}
     for word, found in (("kept", EMPTY), ("lost", KEPT), ("restored", KEPT.changed_by(script))):
         with pytest.raises(Violation, match="memory is"):
             session.ran(SCRIPT, answer(found=found, memory=word))
@@ -130,7 +182,7 @@ def test_a_kernel_that_died_and_kept_its_memory_is_a_lie():
     died = {"exit_code": 137, "status": "failed", "memory": "kept"}
     with pytest.raises(Violation, match="memory is"):
         session_with().ran(script, answer(script, **died))
-    session = session_with()
+    session = session_with(has_snapshot=False)
     session.ran(script, answer(script, **{**died, "memory": "lost"}))
     assert session.live == {EMPTY}
 
@@ -159,7 +211,7 @@ def test_one_lie_among_truths_is_found_out_wherever_it_is(fates, place):
         word = "kept"
         if fate is not None:
             session.befell(fate)
-            (word,) = WORDS[fate]
+            (word,) = session.words
         memory = EMPTY if word == "lost" else memory
         script = Script(f"n{number}", f"s-{number}")
         said = answer(script, memory, word, run_id=f"run_{number}")

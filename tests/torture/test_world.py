@@ -45,10 +45,10 @@ def test_a_process_that_is_nobodys_is_found(below):
 
 def test_a_sandbox_too_many_or_too_few_is_found(below, monkeypatch):
     monkeypatch.setattr(world, "_HOST", "sleep")
-    world.check_sandboxes(lambda: 1)
+    world.check_sandboxes(lambda: range(1, 2))
     for due in (0, 2):
-        with pytest.raises(Violation, match=f"1 sandboxes, {due} of"):
-            world.check_sandboxes(lambda due=due: due)
+        with pytest.raises(Violation, match=f"1 sandboxes, {due} to {due} of"):
+            world.check_sandboxes(lambda due=due: range(due, due + 1))
 
 
 def test_a_directory_or_control_group_that_is_left_is_found(below, tmp_path, monkeypatch):

@@ -120,7 +120,8 @@ def check_sandboxes(expected: Callable[[], range]) -> None:
 
     def difference() -> str | None:
         due, there = expected(), len(_called(_HOST))
-        return None if there in due else f"{there} sandboxes, {due} of sessions and of the pool"
+        accounted = f"{due.start} to {due.stop - 1} of sessions and of the pool"
+        return None if there in due else f"{there} sandboxes, {accounted}"
 
     until(difference)
 
