@@ -72,7 +72,7 @@ def _directories(within: Path) -> list[Path]:
 
 
 def _remove_group(path: Path, deadline: float) -> None:
-    """Remove one, whose last process may be ending just now."""
+    """Remove one, whose last process may be ending just now; whatever else is in it is killed."""
     pause = 0.001
     while True:
         try:
@@ -82,10 +82,20 @@ def _remove_group(path: Path, deadline: float) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 return
+            _kill_inside(path)
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         else:
             return
+
+
+def _kill_inside(group: Path) -> None:
+    """SIGKILL what is in there: a sandbox that was being made when the service was killed."""
+    with suppress(OSError):
+        for number in map(int, (group / "cgroup.procs").read_text().split()):
+            # Processes that this one cannot see are shown as 0.
+            if number > 0:
+                os.kill(number, signal.SIGKILL)
 
 
 def remove_directories(paths: Iterable[str]) -> None:
