@@ -114,7 +114,7 @@ def change(why: str, replaced: Restored | Lost) -> Change:
 
 
 def of_copy(source: str, without: Sequence[str], lost: str | None) -> Change:
-    """What became of the memory of a session that is a copy of another, maybe once it was `lost`."""
+    """What became of the memory of a copy of another session, which that may have `lost`."""
     if lost is not None:
         return Change("lost", f"the session is a copy of {source}: {lost}")
     but = f", without {_listed(without)}" if without else ""
