@@ -94,7 +94,7 @@ class Session:
         match fate:
             case Fate.SLEPT | Fate.STOPPED:
                 # What was lost before has yet to be told.
-                return (WORDS[fate] if self.words - LOST else frozenset()) | (self.words & LOST)
+                return (self._saved if self.words - LOST else frozenset()) | (self.words & LOST)
             case Fate.CRASHED:
                 return self._words_of_a_crash()
             case Fate.RAN_OUT:
@@ -106,9 +106,15 @@ class Session:
         told = WORDS[fate] if outcomes != {False} else frozenset[str]()
         return told if outcomes == {True} else told | LOST
 
+    @property
+    def _saved(self) -> frozenset[str]:
+        """What is said of what sleep has kept: of a session that has never run, that is nothing."""
+        saved = frozenset[str]() if self.has_memory is False else WORDS[Fate.SLEPT]
+        return saved if self.has_memory else saved | KEPT
+
     def _words_of_a_crash(self) -> frozenset[str]:
         """The kernel goes on, and with it what is to be told; else there is what was saved."""
-        saved = WORDS[Fate.SLEPT] if self.is_saved is not False or self.dozes else frozenset[str]()
+        saved = self._saved if self.is_saved is not False or self.dozes else frozenset[str]()
         gone = saved | LOST if self.is_live_copy is not False else frozenset[str]()
         if self.is_live_copy and not LIVE_COPIES_OUTLIVE_THE_SERVICE:
             return gone
@@ -124,9 +130,10 @@ class Session:
             # Those that had ended by then tell of what was before.
             told |= self.words
         is_gone = not told & KEPT
-        self.words = told if self.has_memory else told | KEPT
+        self.words = told
         if fate in (Fate.SLEPT, Fate.STOPPED):
             self.is_saved = True
+            self.has_snapshot = self.has_memory and (None if told & LOST else True)
         elif fate is not Fate.CRASHED:
             self.is_saved = False
         self._is_replaced(told)
@@ -155,18 +162,19 @@ class Session:
     def copy(self, session_id: str, fate: Fate) -> "Session":
         """A new session that has what this one has."""
         lost = self.words & LOST
-        words = (WORDS[fate] if self.words - LOST else frozenset()) | lost
         is_fork, is_awake = fate is Fate.FORKED, self.kernel is not None and not self.dozes
+        kept = self._saved | WORDS[fate] if is_fork else self._saved
+        words = (kept if self.words - LOST else frozenset()) | lost
         copy = Session(
             session_id,
             self.on_timeout,
             self.dozes,
             live=self.live | self.completed,
             completed=self.live | self.completed,
-            words=words if self.has_memory else words | KEPT | (LOST if lost else frozenset()),
+            words=words,
             has_memory=self.has_memory,
             is_saved=None if is_fork else True,
-            has_snapshot=None if lost else True,
+            has_snapshot=True if self.has_memory and not lost else None,
             is_live_copy=(is_awake or None) if is_fork else False,
             files=dict(self.files),
             data=self.data,
