@@ -98,13 +98,20 @@ class Session:
             case Fate.CRASHED:
                 return self._words_of_a_crash()
             case Fate.RAN_OUT:
-                outcomes = {self.has_snapshot and number + 1 < MOST_OOMS for number in self.ooms}
+                ooms = self.ooms | ({0} if self.dozes else set())
+                outcomes = {self._is_replaceable and number + 1 < MOST_OOMS for number in ooms}
             case _ if fate in REPLACING:
-                outcomes = {self.has_snapshot}
+                outcomes = {self._is_replaceable}
             case _:
                 return WORDS[fate]
         told = WORDS[fate] if outcomes != {False} else frozenset[str]()
         return told if outcomes == {True} else told | LOST
+
+    @property
+    def _is_replaceable(self) -> bool | None:
+        """Whether there is a snapshot; of what a session woke with, there is one, too."""
+        may_have_slept = self.dozes and self.has_memory is not False
+        return self.has_snapshot or (None if may_have_slept else self.has_snapshot)
 
     @property
     def _saved(self) -> frozenset[str]:
