@@ -14,6 +14,7 @@ from tests.torture.expectations import (
     LIVE_COPIES_OUTLIVE_THE_SERVICE,
     MOST_OOMS,
     REPLACING,
+    UNSEEN,
     WORDS,
     Fate,
 )
@@ -249,7 +250,8 @@ class Session:
         lives = self._check_ending(script, answer, meanwhile)
         if answer["exit_code"] is None or answer["started_at"] is None:
             # It never began, or the service's end came between: it tells of nothing.
-            hold(told in words | KEPT, "memory is", told, sorted(words), answer)
+            unseen = UNSEEN if Fate.CRASHED in meanwhile else frozenset[str]()
+            hold(told in words | KEPT | unseen, "memory is", told, sorted(words), answer)
             self.may_run(script)
             self.sent.remove(script.code)
             if told not in KEPT:
