@@ -14,6 +14,7 @@ from tests.torture.expectations import (
     LIVE_COPIES_OUTLIVE_THE_SERVICE,
     MOST_OOMS,
     REPLACING,
+    UNSEEN,
     WORDS,
     Fate,
 )
@@ -98,13 +99,20 @@ class Session:
             case Fate.CRASHED:
                 return self._words_of_a_crash()
             case Fate.RAN_OUT:
-                outcomes = {self.has_snapshot and number + 1 < MOST_OOMS for number in self.ooms}
+                ooms = self.ooms | ({0} if self.dozes else set())
+                outcomes = {self._is_replaceable and number + 1 < MOST_OOMS for number in ooms}
             case _ if fate in REPLACING:
-                outcomes = {self.has_snapshot}
+                outcomes = {self._is_replaceable}
             case _:
                 return WORDS[fate]
         told = WORDS[fate] if outcomes != {False} else frozenset[str]()
         return told if outcomes == {True} else told | LOST
+
+    @property
+    def _is_replaceable(self) -> bool | None:
+        """Whether there is a snapshot; of what a session woke with, there is one, too."""
+        may_have_slept = self.dozes and self.has_memory is not False
+        return self.has_snapshot or (None if may_have_slept else self.has_snapshot)
 
     @property
     def _saved(self) -> frozenset[str]:
@@ -242,7 +250,8 @@ class Session:
         lives = self._check_ending(script, answer, meanwhile)
         if answer["exit_code"] is None or answer["started_at"] is None:
             # It never began, or the service's end came between: it tells of nothing.
-            hold(told in words | KEPT, "memory is", told, sorted(words), answer)
+            unseen = UNSEEN if Fate.CRASHED in meanwhile else frozenset[str]()
+            hold(told in words | KEPT | unseen, "memory is", told, sorted(words), answer)
             self.may_run(script)
             self.sent.remove(script.code)
             if told not in KEPT:
