@@ -315,6 +315,8 @@ class Snapshots:
         """In a copy: be in its own root directory, and tell the host, the one of its snapshots."""
         self._settle()
         self._stay_with_host()
+        # The other one's, which more than this object has.
+        self._host.close()
         self._host = host
         lost = self._descriptors.move(order["root"])
         told.send(json.dumps({"without": _in_words({**without, **lost})}).encode())
