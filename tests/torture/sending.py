@@ -126,9 +126,9 @@ class Sender:
             for fate in fates.get(session_id, ()):
                 session.may_have(fate)
         for request, answer in answers:
-            its = self._model.sessions.get(request.session_id)
-            if answer is None and isinstance(request, Run) and its is not None:
-                its.never_heard(request.script)
+            left = self._model.sessions.get(request.session_id)
+            if answer is None and isinstance(request, Run) and left is not None:
+                left.never_heard(request.script)
 
     def _did(self, request: Request, answer: httpx.Response, fates: frozenset[Fate]) -> None:
         is_text = isinstance(request, Read) or not answer.content
