@@ -144,6 +144,12 @@ class Act(Request):
         if self.fate is not Fate.INTERRUPTED:
             super().may(model)
 
+    def never_answered(self, model: Model) -> None:
+        """The old kernel may have ended, and no new one have come: the next service replaces it."""
+        super().never_answered(model)
+        if self.fate is Fate.RESTARTED and self.session_id in model.sessions:
+            model.sessions[self.session_id].may_have(Fate.KILLED)
+
 
 @dataclass
 class Patch(Request):
