@@ -14,7 +14,10 @@ log = structlog.get_logger()
 
 
 class Outliving:
-    """For one session's kernels, while it is `on`. What cannot be kept ends with the service."""
+    """For one session's kernels, while it is `on`. What cannot be kept ends with the service.
+
+    A live copy cannot, in the sandbox of another session.
+    """
 
     def __init__(self, session_id: str, kernelspec: str, launcher: Launcher) -> None:
         self._session_id = session_id
@@ -30,7 +33,7 @@ class Outliving:
         run: bytes | None,
     ) -> None:
         """See to it that the kernel outlives the service; `more` and `run` are for the next one."""
-        if not self.on or seat is None or kernel is None:
+        if not self.on or seat is None or kernel is None or seat.is_for_copy:
             return
         before = seat.lifeline
         if before is not None and before.about is kernel:
