@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support.waiting import eventually
+
 LAST_WORDS = {
     "print": "print('last', end='')",
     "stderr": "import sys; _ = sys.stderr.write('last')",
@@ -92,8 +94,12 @@ async def test_a_child_of_a_run_speaks_for_it_while_later_runs_start_none(api):
         assert run["stdout"] == str(number)
     run = await api.run("child.communicate(b'\\n'); _ = os.write(1, b'now')")
     assert run["stdout"] == "now"
-    later = await api.send("GET", f"/api/sessions/s/runs/{first['run_id']}")
-    assert later.json["background"] == "late\n"
+
+    async def is_told():
+        later = await api.send("GET", f"/api/sessions/s/runs/{first['run_id']}")
+        return later.json["background"] == "late\n"
+
+    await eventually(is_told)
 
 
 async def test_handlers_that_print_at_any_moment_hold_up_no_run_and_lose_no_end(api):
