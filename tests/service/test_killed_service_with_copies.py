@@ -138,6 +138,7 @@ async def test_copies_outlive_their_source_and_a_kill_and_runs_in_them_are_seen_
         groups = [group for pid in services for group in groups_of(pid)]
         assert len({each.name for group in groups for each in group.glob("host-*")}) in (0, 2)
         assert len(list(lives.runtime.glob("*/host-*"))) == 2
+        assert len(list(lives.runtime.glob("*/*.json"))) == 1
         (kernel,) = left(lives, "kernel")
         assert (len(left(lives, "kernel-host")), len(left(lives, "annex"))) == (2, 1)
         going = await begin(api, until.replace("go", "stay"), "a")
