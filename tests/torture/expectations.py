@@ -57,5 +57,5 @@ the next one says is held to what there is."""
 KERNELS_OUTLIVE_THE_SERVICE: Final = True
 """Whether kernels go on after SIGKILL of the service; else every process ends by itself."""
 
-LIVE_COPIES_OUTLIVE_THE_SERVICE: Final = False
+LIVE_COPIES_OUTLIVE_THE_SERVICE: Final = True
 """The same for those of forks, until they sleep, are restarted, or their memory is lost."""
