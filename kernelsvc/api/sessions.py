@@ -55,6 +55,19 @@ _LISTING = (
 )
 
 
+_OF_COPIES = (
+    SessionNotFound,
+    SessionExists,
+    TooManySessions,
+    QuotaExceeded,
+    QueueFull,
+    WorkspaceFull,
+    StorageFull,
+    FileNotAccessible,
+)
+"""What can be in the way of a copy, whichever way it is made."""
+
+
 class SessionsHandler(ApiHandler):
     """/api/sessions"""
 
@@ -170,16 +183,7 @@ class DuplicateHandler(ApiHandler):
         body=Duplicate,
         body_may_be_missing=True,
         headers={"Location": "where the copy is"},
-        errors=(
-            SessionNotFound,
-            SessionExists,
-            TooManySessions,
-            QuotaExceeded,
-            QueueFull,
-            WorkspaceFull,
-            StorageFull,
-            FileNotAccessible,
-        ),
+        errors=_OF_COPIES,
         example=Example({"new_id": "example-copy"}),
     )
     async def post(self, session_id: str) -> None:
@@ -202,18 +206,7 @@ class ForkHandler(ApiHandler):
         {HTTPStatus.CREATED: Forked},
         body=Fork,
         body_may_be_missing=True,
-        errors=(
-            SessionNotFound,
-            SessionExists,
-            TooManySessions,
-            QuotaExceeded,
-            QueueFull,
-            WorkspaceFull,
-            StorageFull,
-            FileNotAccessible,
-            KernelStartFailed,
-            NoCapacity,
-        ),
+        errors=(*_OF_COPIES, KernelStartFailed, NoCapacity),
         example=Example({"session_ids": ["example-try-1", "example-try-2"]}),
     )
     async def post(self, session_id: str) -> None:
