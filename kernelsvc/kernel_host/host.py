@@ -125,8 +125,8 @@ class Host:
                 self._copy(command)
             case wire.ForgetKernel(kernel=number):
                 self._forget(self._kernels.get(number))
-            case wire.AskKernel(kernel=number):
-                self._tell(number)
+            case wire.AskKernels(kernels=numbers):
+                self._tell(numbers)
             case wire.SignalKernel() | wire.KillKernel() | wire.SweepChildren():
                 # Of one that has ended already, the exit is on its way to the service.
                 kernel = self._kernels.get(command.kernel)
@@ -163,17 +163,17 @@ class Host:
         self._kernels[kernel.number] = kernel
         self._selector.register(kernel.keeper.heard, selectors.EVENT_READ, kernel.hear_snapshots)
 
-    def _tell(self, number: int) -> None:
-        """Say what has become of a kernel, to who may have missed it, and has it alone."""
-        kernel = self._kernels.get(number)
-        for other in list(self._kernels.values()):
-            if other is not kernel:
-                self._forget(other)
-        if kernel is not None and kernel.pid is not None and kernel.worker is not None:
-            self._report(wire.KernelReady(number, kernel.worker))
-        else:
-            known = None if kernel is None else kernel.returncode
-            self._report(wire.KernelExited(number, -signal.SIGKILL if known is None else known))
+    def _tell(self, numbers: list[int]) -> None:
+        """Say what has become of kernels, to who may have missed it, and has these alone."""
+        for number in numbers:
+            kernel = self._kernels.get(number)
+            if kernel is not None and kernel.pid is not None and kernel.worker is not None:
+                self._report(wire.KernelReady(number, kernel.worker))
+            else:
+                known = None if kernel is None else kernel.returncode
+                self._report(wire.KernelExited(number, -signal.SIGKILL if known is None else known))
+        for number in self._kernels.keys() - set(numbers):
+            self._forget(self._kernels[number])
 
     def _start(self, command: wire.StartKernel) -> None:
         before = self._kernels.get(self._own)

@@ -157,11 +157,14 @@ class ForgetKernel:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class AskKernel:
-    """To the host, by a service that has not started it: say `KernelReady` or `KernelExited`."""
+class AskKernels:
+    """To the host, by a service that has not started it: these kernels are to go on, no others.
+
+    Of each, `KernelReady` or `KernelExited` is the answer; what else there is ends, unreported.
+    """
 
     name: ClassVar[str] = "ask"
-    kernel: int
+    kernels: list[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,7 +253,7 @@ Command = (
     | KillKernel
     | SweepChildren
     | ForgetKernel
-    | AskKernel
+    | AskKernels
 )
 Report = (
     HostForked
@@ -278,7 +281,7 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
         KillKernel,
         SweepChildren,
         ForgetKernel,
-        AskKernel,
+        AskKernels,
         HostForked,
         AnnexOpened,
         KernelStarted,
@@ -315,9 +318,10 @@ def _checked(value: Any, kind: Any) -> Any:
         item_kind = kind.__args__[1]
         if not isinstance(value, dict) or not all(type(v) is item_kind for v in value.values()):
             raise WireError(f"expected an object of {item_kind.__name__}")
-    elif kind == list[str]:
-        if not isinstance(value, list) or not all(type(item) is str for item in value):
-            raise WireError("expected a list of str")
+    elif kind in (list[str], list[int]):
+        item_kind = kind.__args__[0]
+        if not isinstance(value, list) or not all(type(item) is item_kind for item in value):
+            raise WireError(f"expected a list of {item_kind.__name__}")
     elif kind is float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise WireError("expected a number")

@@ -6,6 +6,7 @@ What an annex is, `kernel_host.annex` says.
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 
 from kernelsvc.kernel_host import wire
 from kernelsvc.kernels.zygote import Zygote
@@ -23,9 +24,9 @@ class Annex:
     `root` is its root directory, by a path that leads there from within the sandbox that it is in.
     """
 
-    def __init__(self, held: socket.socket, pid: int) -> None:
+    def __init__(self, held: socket.socket, root: str) -> None:
         self._held = held
-        self.root = f"/proc/{pid}/root"
+        self.root = root
 
     @classmethod
     def open(
@@ -56,7 +57,16 @@ class Annex:
             raise
         finally:
             os.close(seccomp)
-        return cls(held, opened.pid)
+        return cls(held, f"/proc/{opened.pid}/root")
+
+    @classmethod
+    def inherit(cls, fds: Mapping[str, int], root: str) -> "Annex":
+        """One that an earlier service has opened, by its `lifelines`."""
+        return cls(socket.socket(fileno=fds["annex"]), root)
+
+    def lifelines(self) -> dict[str, int]:
+        """The descriptors that whoever is to hold it needs, by names of their own."""
+        return {"annex": self._held.fileno()}
 
     def close(self) -> None:
         """Free it; a kernel there has ended."""

@@ -129,20 +129,21 @@ class KernelHost:
 
     @classmethod
     async def inherit(
-        cls, fds: Mapping[str, int], pid: int, number: int
-    ) -> tuple["KernelHost", HostedKernel]:
-        """A host that an earlier service has had forked, and its kernel of that number.
+        cls, fds: Mapping[str, int], pid: int, numbers: Sequence[int]
+    ) -> tuple["KernelHost", list[HostedKernel]]:
+        """A host that an earlier service has had forked, and its kernels of these numbers.
 
-        The kernel is `ready` or has `exited` when the host has said so.
+        Each is `ready` or has `exited` when the host has said so; what else it has is ended.
         """
         sandbox = StandingSandbox.inherit(fds)
         dial = Dial(socket.socket(fileno=fds["dial"]))
         host = await cls._of(sandbox, fds["stderr"], socket.socket(fileno=fds["control"]), dial)
         host._forked = pid
-        host._numbers = itertools.count(number + 1)
-        kernel = host._kernels[number] = HostedKernel(host, number)
-        host.send(wire.AskKernel(number))
-        return host, kernel
+        host._numbers = itertools.count(max(numbers, default=0) + 1)
+        host._kernels = {number: HostedKernel(host, number) for number in numbers}
+        kernels = list(host._kernels.values())
+        host.send(wire.AskKernels(list(numbers)))
+        return host, kernels
 
     def lifelines(self) -> dict[str, int]:
         """The descriptors by which it can be kept beyond this service.

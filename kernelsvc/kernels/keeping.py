@@ -22,7 +22,7 @@ import structlog
 from kernelsvc import __version__
 from kernelsvc.caretaker import wire
 from kernelsvc.caretaker.clearing import remove_groups
-from kernelsvc.kernels.orphans import ADDRESS, Left, dismiss, short
+from kernelsvc.kernels.orphans import ADDRESS, LEFT, Left, Orphan, dismiss, short
 from kernelsvc.kernels.runtime import RuntimeDirectory
 
 ARGV = (sys.executable, "-s", "-P", "-m", "kernelsvc.caretaker")
@@ -53,6 +53,14 @@ class Lifeline:
         """A run is about to begin: what the next service would have to know of it."""
         os.ftruncate(self._told, self._behind)
         os.pwrite(self._told, line + b"\n", self._behind)
+
+    def note_left(self) -> None:
+        """Its session has left the seat, in which live copies are; no run begins there any more."""
+        self.note_run(LEFT)
+
+    def outdate(self) -> None:
+        """What is told of the kernel is true no more: it is to be kept anew."""
+        self.about = None
 
     def replaced(self) -> None:
         """Another one stands in its place."""
@@ -89,6 +97,11 @@ class Keeping:
     def is_on(self) -> bool:
         """Whether anything is kept."""
         return self._grace > 0
+
+    def resume(self, orphan: Orphan, file: int, descriptors: Descriptors) -> Lifeline:
+        """The lifeline of what has been taken over, until it is kept anew; `file` tells of it."""
+        self._kept[orphan.seat] = lambda: {wire.TOLD: file, **descriptors()}
+        return Lifeline(self, orphan.seat, file, len(orphan.told) + 1, None)
 
     # ---- what this service would leave
 

@@ -278,7 +278,9 @@ class Kernel:
         for channel in self._channels:
             channel.close()
         await self._manager.cleanup_resources()
-        self._manager.cleanup_connection_file()
+        # The manager removes only what it has written: nothing of an earlier service's kernel.
+        connection_file = Path(self._manager.connection_file)
+        await asyncio.to_thread(connection_file.unlink, missing_ok=True)
 
 
 def _client(manager: AsyncKernelManager, context: zmq.asyncio.Context) -> KernelClient:

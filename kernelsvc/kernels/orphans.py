@@ -15,6 +15,8 @@ from kernelsvc.caretaker.clearing import has_groups
 
 ADDRESS = "caretaker"
 """The name of the socket in the service's directory."""
+LEFT = b"left"
+"""In the place of a run: the session has left the seat, where live copies of it still are."""
 _PATIENCE = 30.0
 
 log = structlog.get_logger()
@@ -28,6 +30,11 @@ class Orphan:
     told: bytes
     run: bytes | None
     fds: dict[str, int]
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its session had left it already: it is there for live copies."""
+        return self.run == LEFT
 
     def close(self) -> None:
         """Let go of it, as far as it is held here."""
@@ -70,8 +77,9 @@ def take_over(directory: Path, *, wanted: bool) -> Left | None:
                     orphans.append(_orphan(seat, dict(zip(names, fds, strict=True))))
                 case wire.ThatIsAll(), _:
                     is_all = True
-    version = _content(own.pop(wire.TOLD)).decode() if wire.TOLD in own else None
+    version = _content(own[wire.TOLD]).decode() if wire.TOLD in own else None
     if wanted and is_all and estate is not None and version == __version__:
+        os.close(own[wire.TOLD])
         groups = [prefix for prefix in estate.groups if has_groups(prefix)]
         return Left(orphans, Path(estate.directories[0]), own[wire.LOCK], groups, caretaker)
     for orphan in orphans:
@@ -116,12 +124,10 @@ def dismiss(caretaker: socket.socket) -> None:
 
 
 def _orphan(seat: str, fds: dict[str, int]) -> Orphan:
-    told, _, run = _content(fds.pop(wire.TOLD)).partition(b"\n")
+    told, _, run = _content(fds[wire.TOLD]).partition(b"\n")
     return Orphan(seat, told, run[:-1] if run.endswith(b"\n") else None, fds)
 
 
 def _content(file: int) -> bytes:
-    """All of a file in memory, which is closed."""
-    with os.fdopen(file, "rb") as reading:
-        reading.seek(0)
-        return reading.read()
+    """All of a file in memory."""
+    return os.pread(file, os.fstat(file).st_size, 0)

@@ -183,14 +183,13 @@ class Pool:
         try:
             await member.kernel.close()
         finally:
-            await self._free(member.seat.place.workspace, member.seat)
+            await self._free(member.seat)
 
-    async def _free(self, spare: Path, seat: Seat | None) -> None:
+    async def _free(self, seat: Seat) -> None:
         try:
-            if seat is not None:
-                await seat.close()
+            await seat.close()
         finally:
-            await asyncio.to_thread(self._spares.drop_spare, spare)
+            await asyncio.to_thread(self._spares.drop_spare, seat.place.workspace)
 
     # ---- the keeper
 
@@ -250,18 +249,13 @@ class Pool:
             self._members[kind].append(member)
 
     async def _start_member(self, kind: Kind) -> Member:
-        spare = await asyncio.to_thread(self._spares.make_spare)
-        # Not to be cut short: then nobody would know what has been started of it.
-        starting = asyncio.create_task(
-            self._launcher.seat(
-                kind.kernelspec, spare, self._limits, internet=kind.internet, held_back=True
-            )
-        )
+        # Not to be cut short: then nobody would know what has been made and started of it.
+        seating = asyncio.create_task(self._new_seat(kind))
         try:
-            seat = await asyncio.shield(starting)
+            seat = await asyncio.shield(seating)
             kernel = await self._launcher.start(seat, kind.kernelspec, _nobody)
         except BaseException:
-            self._in_background(self._give_up(spare, starting))
+            self._in_background(self._give_up(seating))
             raise
         member = Member(seat, kernel, seat.enclosure.rlimits, time.monotonic())
         try:
@@ -273,12 +267,22 @@ class Pool:
         log.info("kernel_prepared", pid=kernel.process.pid, internet=kind.internet)
         return member
 
-    async def _give_up(self, spare: Path, starting: asyncio.Task[Seat]) -> None:
+    async def _new_seat(self, kind: Kind) -> Seat:
+        spare = await asyncio.to_thread(self._spares.make_spare)
         try:
-            seat = await starting
-        except KernelStartFailed:
-            seat = None
-        await self._free(spare, seat)
+            return await self._launcher.seat(
+                kind.kernelspec, spare, self._limits, internet=kind.internet, held_back=True
+            )
+        except BaseException:
+            await asyncio.to_thread(self._spares.drop_spare, spare)
+            raise
+
+    async def _give_up(self, seating: asyncio.Task[Seat]) -> None:
+        try:
+            seat = await seating
+        except (KernelStartFailed, OSError):
+            return
+        await self._free(seat)
 
 
 def _nobody(request_id: str, event: Event) -> None:

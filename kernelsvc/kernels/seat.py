@@ -1,6 +1,7 @@
 """A seat: where a session's kernels run, one after the other."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 from collections.abc import Mapping
@@ -80,10 +81,22 @@ class Seat:
 
     def lifelines(self) -> dict[str, int]:
         """The descriptors by which it can be kept beyond this service; raises OSError."""
-        return self.host.lifelines() | (self.egress.lifelines() if self.egress else {})
+        parts = (self.host, self.egress, self.annex)
+        return {name: fd for part in parts if part for name, fd in part.lifelines().items()}
+
+    def give_up(self) -> None:
+        """End what is being started here, which may never come to be ready; lodgers live on."""
+        if self.landlord is None and self._lodgers == 0:
+            self.host.kill()
+        elif self.latest is not None:
+            self.latest.forget()
 
     async def let_go(self) -> None:
-        """It need not outlive the service any more."""
+        """Its session need not outlive the service there any more; lodgers are to."""
+        if self._lodgers and self.lifeline is not None:
+            with contextlib.suppress(OSError):
+                self.lifeline.note_left()
+                return
         lifeline, self.lifeline = self.lifeline, None
         if lifeline is not None:
             await lifeline.let_go()
@@ -107,6 +120,7 @@ class Seat:
             await landlord._end()
 
     async def _end(self) -> None:
+        await self.let_go()
         await self.host.close()
         if self.egress is not None:
             await self.egress.close()

@@ -102,7 +102,7 @@ class AdoptedSession(LiveSession):
                 await self._slot.free()
                 self._memory.lose(_SILENT)
             return
-        await self._slot.keep(self._memory.told, self._heir.run)
+        await self._slot.keep(self._memory.told, self._heir.orphan.run)
 
     async def _replace(self, going: Going | None) -> None:
         """The kernel has ended, and a run with it; its snapshot may be there."""
@@ -159,7 +159,7 @@ class AdoptedSession(LiveSession):
     async def _ask(self, kernel: Kernel, execution: Execution, job: RunJob) -> None:
         """Find out what the kernel knows of the run; raises KernelStartFailed where it is gone."""
         await kernel.until_heard()
-        await self._slot.keep(self._memory.told, self._heir.run)
+        await self._slot.keep(self._memory.told, self._heir.orphan.run)
         latest = await kernel.latest()
         if latest.going == execution.request_id:
             return

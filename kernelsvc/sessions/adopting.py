@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from kernelsvc.errors import KernelStartFailed
-from kernelsvc.kernels.inheritance import Heir, told_of
+from kernelsvc.kernels.inheritance import Heir, households, inherit, told_of
 from kernelsvc.kernels.orphans import Orphan
 from kernelsvc.models.run import Run, RunError
 from kernelsvc.sessions.adopted import AdoptedSession
@@ -50,33 +51,40 @@ class Adopting:
         """Return when the sessions are there, and their kernels have answered, if that is soon."""
         if not orphans:
             return
-        found = await asyncio.gather(*map(self._adopt, orphans))
+        found = sum(await asyncio.gather(*map(self._adopt, households(orphans))))
         if self._greetings:
             await asyncio.wait(self._greetings, timeout=_GREETINGS_SECONDS)
         running = sum(live.state == "running" for live in self._live.values())
-        log.info(
-            "kernels_found_again", sessions=sum(found), running=running, lost=found.count(False)
-        )
+        lost = sum(not orphan.is_left for orphan in orphans) - found
+        log.info("kernels_found_again", sessions=found, running=running, lost=lost)
 
-    async def _adopt(self, orphan: Orphan) -> bool:
-        """Whether its session has its kernel again."""
-        parts, going = self._parts, going_of(orphan)
-        session_id = None
+    async def _adopt(self, household: list[Orphan]) -> int:
+        """How many of those that are in one sandbox have their kernels again."""
         try:
-            session_id = told_of(orphan).session_id
-            heir = await Heir.of(orphan, parts.launcher)
+            heirs = await inherit(household, self._parts.launcher)
         except (KernelStartFailed, OSError) as error:
-            orphan.close()
-            await parts.launcher.keeping.let_go(orphan.seat)
-            log.warning("kernel_not_found_again", session_id=session_id, reason=str(error))
-            if session_id is not None and going is not None:
-                await self._give_up(session_id, going)
-            return False
+            for orphan in household:
+                await self._lose(orphan, str(error))
+            return 0
+        return [await self._take_over(heir) for heir in heirs].count(True)
+
+    async def _lose(self, orphan: Orphan, why: str) -> None:
+        """Nothing of it can be had again."""
+        orphan.close()
+        await self._parts.launcher.keeping.let_go(orphan.seat)
+        session_id, going = None, going_of(orphan)
+        with suppress(KernelStartFailed):
+            session_id = told_of(orphan).session_id
+        log.warning("kernel_not_found_again", session_id=session_id, reason=why)
+        if session_id is not None and going is not None:
+            await self._give_up(session_id, going)
+
+    async def _take_over(self, heir: Heir) -> bool:
+        """Whether its session has its kernel again."""
+        parts, going, session_id = self._parts, going_of(heir.orphan), heir.told.session_id
         record = await parts.sessions.get(session_id)
         is_over = going is None or await self._is_over(session_id, going)
         if record is None or session_id in self._live or (is_over and not record.persistent):
-            await parts.launcher.keeping.let_go(orphan.seat)
-            heir.seat.host.kill()
             await heir.seat.close()
             return False
         live = AdoptedSession(record, parts, self._capacity, self._on_idle, heir)

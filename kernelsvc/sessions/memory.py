@@ -129,7 +129,13 @@ class SessionMemory:
         if self._slot.kernel is None or self._file is _File.WAITS:
             return None
         await self._replace_dead()
-        return await self._slot.offer()
+        offer = await self._slot.offer()
+        if offer is not None:
+            # It is what is to be restored from now on, by a next service as well.
+            if offer.seat.lifeline is not None:
+                offer.seat.lifeline.outdate()
+            await self._slot.keep(self.told)
+        return offer
 
     async def become_copy(
         self, offer: Offer, source: str, lost: str | None, *, reseed: bool
@@ -141,6 +147,7 @@ class SessionMemory:
         without = await self._slot.copy(offer, reseed=reseed)
         self._file, self._kept = _File.NONE, None
         self.change = result.of_copy(source, without, lost)
+        await self._slot.keep(self.told)
 
     async def _replace_dead(self) -> None:
         if (returncode := self._slot.returncode) is not None:

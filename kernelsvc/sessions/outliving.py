@@ -14,10 +14,7 @@ log = structlog.get_logger()
 
 
 class Outliving:
-    """For one session's kernels, while it is `on`. What cannot be kept ends with the service.
-
-    A live copy cannot, in the sandbox of another session.
-    """
+    """For one session's kernels, while it is `on`. What cannot be kept ends with the service."""
 
     def __init__(self, session_id: str, kernelspec: str, launcher: Launcher) -> None:
         self._session_id = session_id
@@ -33,7 +30,7 @@ class Outliving:
         run: bytes | None,
     ) -> None:
         """See to it that the kernel outlives the service; `more` and `run` are for the next one."""
-        if not self.on or seat is None or kernel is None or seat.is_for_copy:
+        if not self.on or seat is None or kernel is None:
             return
         before = seat.lifeline
         if before is not None and before.about is kernel:

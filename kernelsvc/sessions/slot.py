@@ -266,7 +266,7 @@ class KernelSlot:
         async with self._capacity.start():
             if self._closed:
                 # Nothing runs there yet that would want to end in good order.
-                seat.host.kill()
+                seat.give_up()
                 raise KernelStartFailed("the session is being closed")
             return await self._launcher.start(seat, self._kernelspec, self._on_late)
 
@@ -350,7 +350,7 @@ class KernelSlot:
         if kill and self.kernel is not None:
             self.kernel.process.kill()
         elif kill and self._seat is not None:
-            self._seat.host.kill()
+            self._seat.give_up()
 
     async def drop(self, grace: Grace = _AT_ONCE) -> None:
         """End the kernel, if there is one, and free it; its host stays for the next."""

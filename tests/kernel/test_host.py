@@ -110,18 +110,18 @@ async def test_a_host_that_is_hung_up_on_leaves_nothing():
     await with_kernel(use)
 
 
-async def test_a_host_tells_a_service_that_asks_what_has_become_of_a_kernel():
+async def test_a_host_tells_a_service_that_asks_what_has_become_of_kernels_and_ends_others():
     async def use(host, manager):
         kernel = manager.provisioner.kernel
         await asyncio.wait_for(kernel.ready, 30)
-        for number, is_there in ((kernel.number, True), (kernel.number + 1, False)):
-            # As one has it who was not there when it said so.
-            asked = host._kernels[number] = HostedKernel(host, number)
-            host.send(wire.AskKernel(number))
-            told = [asked.ready, asked.exited]
-            await asyncio.wait(told, timeout=10, return_when=asyncio.FIRST_COMPLETED)
-            assert (asked.ready.done(), asked.exited.done()) == (is_there, not is_there)
-        assert host._kernels[kernel.number].pid == kernel.pid
+        # As one has them who was not there when it said so.
+        there, gone = (HostedKernel(host, kernel.number + more) for more in (0, 1))
+        host._kernels.update({each.number: each for each in (there, gone)})
+        host.send(wire.AskKernels([there.number, gone.number]))
+        await asyncio.wait_for(asyncio.gather(there.ready, gone.exited), 10)
+        assert (there.pid, there.exited.done(), gone.ready.done()) == (kernel.pid, False, False)
+        host.send(wire.AskKernels([]))
+        await eventually(lambda: not alive(kernel.pid))
 
     await with_kernel(use)
 

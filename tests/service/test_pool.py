@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from kernelsvc.files.workspace import Workspaces
 from tests.support.api import Api
 from tests.support.named import named
 from tests.support.waiting import eventually
@@ -272,6 +274,33 @@ def test_nothing_of_what_waited_is_left_when_the_service_has_ended(io_loop, pool
         await eventually(lambda: len(os.listdir(spares)) >= 1)
         await service._server.service.close()
         assert os.listdir(spares) == []
+        assert service.hosts() == []
+
+    io_loop.run_sync(use)
+
+
+def test_a_service_that_ends_just_as_a_directory_is_made_for_a_kernel_leaves_none(
+    io_loop, pooled, make_settings, monkeypatch
+):
+    begun, may_go_on = threading.Event(), threading.Event()
+    make_spare = Workspaces.make_spare
+
+    def make_slowly(self):
+        begun.set()
+        assert may_go_on.wait(30)
+        return make_spare(self)
+
+    monkeypatch.setattr(Workspaces, "make_spare", make_slowly)
+    service = pooled()
+
+    async def use():
+        assert await asyncio.to_thread(begun.wait, 30)
+        closing = asyncio.ensure_future(service._server.service.close())
+        keeper = service._server.service._pool._keeper
+        await eventually(lambda: keeper.done())
+        may_go_on.set()
+        await closing
+        assert os.listdir(Path(make_settings().data_dir, "workspaces.spares")) == []
         assert service.hosts() == []
 
     io_loop.run_sync(use)

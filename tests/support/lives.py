@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,10 +68,22 @@ class Lives:
         self.service.process.wait()
 
     def note(self) -> list[psutil.Process]:
-        """All processes that the service has started, by now."""
-        found = psutil.Process(self.service.process.pid).children(recursive=True)
+        """All processes that the service, and those before it, have started, by now."""
+        children = defaultdict(list)
+        for process in psutil.process_iter(["ppid"]):
+            children[process.info["ppid"]].append(process)
+        running = (each.pid for each in self._processes.values() if _runs(each))
+        pids, found = [self.service.process.pid, *running], []
+        for pid in pids:
+            found += (of_this := children.pop(pid, []))
+            pids += [child.pid for child in of_this]
         self._processes.update({process.pid: process for process in found})
         return found
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """All that was noted, of whichever service."""
+        return list(self._processes.values())
 
     @property
     def caretaker(self) -> psutil.Process | None:

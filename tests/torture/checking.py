@@ -93,5 +93,5 @@ class Checker:
         metrics = self._sender.ask("GET", "/metrics").text.splitlines()
         waiting = next(line for line in metrics if line.startswith("kernelsvc_pool_members "))
         due = awake + int(float(waiting.split()[1]))
-        copies = sum(session.is_live_copy is not False for session in self._model.sessions.values())
+        copies = sum(session.is_live_copy for session in self._model.sessions.values())
         return range(due, due + copies + 1)

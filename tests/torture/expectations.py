@@ -53,9 +53,3 @@ MOST_OOMS: Final = 3
 UNSEEN: Final = frozenset({"lost"})
 """What a run may say, besides, that the service has not seen through: it knows nothing of it. What
 the next one says is held to what there is."""
-
-KERNELS_OUTLIVE_THE_SERVICE: Final = True
-"""Whether kernels go on after SIGKILL of the service; else every process ends by itself."""
-
-LIVE_COPIES_OUTLIVE_THE_SERVICE: Final = False
-"""The same for those of forks, until they sleep, are restarted, or their memory is lost."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.torture.expectations import Fate
-from tests.torture.session import Session
+from tests.torture.session import LOST, Session
 from tests.torture.violation import hold
 
 
@@ -27,6 +27,10 @@ class Model:
         """The service has come to an end."""
         for session in [*self.sessions.values(), *self.may_be.values()]:
             session.befell(fate)
+        if fate is Fate.CRASHED:
+            for session in self.may_be.values():
+                # A copy that nobody has been told of need not be there with its memory.
+                session.words |= LOST
 
     @property
     def marks(self) -> Iterator[str]:

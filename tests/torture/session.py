@@ -10,14 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.torture.expectations import (
-    LIVE_COPIES_OUTLIVE_THE_SERVICE,
-    MOST_OOMS,
-    REPLACING,
-    UNSEEN,
-    WORDS,
-    Fate,
-)
+from tests.torture.expectations import MOST_OOMS, REPLACING, UNSEEN, WORDS, Fate
 from tests.torture.scripts import Script, Seen, canonical, is_a_tool
 from tests.torture.violation import hold
 
@@ -49,9 +42,10 @@ class Session:
     `live` is what its kernel may hold, `completed` what it may have held after the last run that
     ended by itself, `words` are what the next answer may say. `has_memory` tells that it has run,
     or is a copy of one that has, `is_saved` that its memory is kept for when it wakes,
-    `has_snapshot` that its kernel, or the one that wakes it, could be replaced by a snapshot,
-    `is_live_copy` that its kernel is one; None is perhaps. `ooms` is how often in a row memory may
-    have run out. `files` and `data` have every content that may be there (None: no file).
+    `has_snapshot` that its kernel, or the one that wakes it, could be replaced by a snapshot; None
+    is perhaps. `is_live_copy`: its kernel may be in the sandbox of another session. `ooms` is how
+    often in a row memory may have run out. `files` and `data` have every content that may be there
+    (None: no file).
 
     `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
     taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
@@ -71,7 +65,7 @@ class Session:
     has_memory: bool | None = False
     is_saved: bool | None = False
     has_snapshot: bool | None = False
-    is_live_copy: bool | None = False
+    is_live_copy: bool = False
     ooms: frozenset[int] = frozenset({0})
     files: dict[str, frozenset[str | None]] = field(default_factory=dict)
     data: frozenset[str] = frozenset({"{}"})
@@ -123,11 +117,7 @@ class Session:
     def _words_of_a_crash(self) -> frozenset[str]:
         """The kernel goes on, and with it what is to be told; else there is what was saved."""
         saved = self._saved if self.is_saved is not False or self.dozes else frozenset[str]()
-        gone = saved | LOST if self.is_live_copy is not False else frozenset[str]()
-        if self.is_live_copy and not LIVE_COPIES_OUTLIVE_THE_SERVICE:
-            return gone
-        if self.dozes and self.words - LOST:
-            gone |= saved
+        gone = saved if self.dozes and self.words - LOST else frozenset[str]()
         # One that is being started in place of one that was lost does not outlive it.
         return self.words | gone | (LOST if EMPTY in self.live else frozenset())
 
@@ -145,8 +135,8 @@ class Session:
         elif fate is not Fate.CRASHED:
             self.is_saved = False
         self._is_replaced(told)
-        if fate not in REPLACING:
-            self.is_live_copy = False if fate is not Fate.CRASHED or is_gone else self.is_live_copy
+        if fate not in REPLACING | {Fate.CRASHED}:
+            self.is_live_copy = False
         if is_gone:
             self.marks.clear()
         self.kernel = None
@@ -165,12 +155,11 @@ class Session:
         self.words |= self.words_of(fate)
         self.is_saved = None
         self.has_snapshot = None
-        self.is_live_copy = self.is_live_copy and None
 
     def copy(self, session_id: str, fate: Fate) -> "Session":
         """A new session that has what this one has."""
         lost = self.words & LOST
-        is_fork, is_awake = fate is Fate.FORKED, self.kernel is not None and not self.dozes
+        is_fork = fate is Fate.FORKED
         kept = self._saved | WORDS[fate] if is_fork else self._saved
         words = (kept if self.words - LOST else frozenset()) | lost
         copy = Session(
@@ -183,7 +172,7 @@ class Session:
             has_memory=self.has_memory,
             is_saved=None if is_fork else True,
             has_snapshot=True if self.has_memory and not lost else None,
-            is_live_copy=(is_awake or None) if is_fork else False,
+            is_live_copy=is_fork,
             files=dict(self.files),
             data=self.data,
         )
@@ -218,7 +207,6 @@ class Session:
         if script.fate is not None:
             self.words |= self.words_of(script.fate)
             self.has_snapshot = None
-            self.is_live_copy = self.is_live_copy and None
         self.ooms |= {0} | {number + 1 for number in self.ooms if script.fate is Fate.RAN_OUT}
         self.has_memory = self.has_memory or None
         self.is_saved = None if self.is_saved else self.is_saved
@@ -293,7 +281,7 @@ class Session:
                 if script.fate is Fate.RAN_OUT:
                     self.ooms = frozenset(number + 1 for number in self.ooms)
             case _:
-                self.has_snapshot, self.is_live_copy = None, self.is_live_copy and None
+                self.has_snapshot = None
                 self.ooms |= {0}
 
     def _words_now(self, meanwhile: Iterable[Fate]) -> frozenset[str]:

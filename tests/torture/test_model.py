@@ -134,17 +134,14 @@ def test_what_a_copy_lost_it_tells_however_often_the_service_ends():
             assert copy.words == {"lost"}
 
 
-def test_a_live_copy_is_lost_with_the_service_until_it_has_slept():
+def test_a_live_copy_outlives_the_service_once_somebody_has_been_told_of_it():
     session = session_with(kernel=(1, 2))
     copy = session.copy("copy", Fate.FORKED)
     assert (copy.words, copy.is_live_copy) == ({"restored"}, True)
-    copy.is_saved = False
-    asleep = deepcopy(copy)
-    copy.befell(Fate.CRASHED)
-    assert copy.words == {"lost"}
-    asleep.befell(Fate.SLEPT)
-    asleep.befell(Fate.CRASHED)
-    assert asleep.words == {"restored"}
+    model = Model({"copy": copy}, {"perhaps": deepcopy(copy)})
+    model.befell_all(Fate.CRASHED)
+    assert (copy.words, copy.is_live_copy) == ({"restored"}, True)
+    assert model.may_be["perhaps"].words == {"restored", "lost"}
 
 
 def test_a_fork_has_the_history_of_its_source_and_no_other():

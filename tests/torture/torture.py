@@ -8,7 +8,7 @@ from typing import Final
 from tests.torture import world
 from tests.torture.checking import Checker
 from tests.torture.choices import KILL_KERNEL, TOGETHER, Choices
-from tests.torture.expectations import KERNELS_OUTLIVE_THE_SERVICE, Fate
+from tests.torture.expectations import Fate
 from tests.torture.journal import Journal
 from tests.torture.model import Model
 from tests.torture.requests import Delete, Request
@@ -220,9 +220,6 @@ class Torture:
                 session.may_run(script)
                 session.meanwhile |= {Fate.CRASHED}
         self._model.befell_all(Fate.CRASHED)
-        if not KERNELS_OUTLIVE_THE_SERVICE and self._random.random() < 0.5:
-            world.check_nothing_runs()
-            self._checker.ended("no process is left of a service that was killed")
 
     def _resolve(self) -> None:
         """Ask for the sessions of which nobody knows whether they are there."""

@@ -17,6 +17,7 @@ VALUES = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: st.text(),
     list[str]: st.lists(st.text()),
+    list[int]: st.lists(st.integers()),
     dict[str, str]: st.dictionaries(st.text(), st.text()),
     dict[str, int]: st.dictionaries(st.text(), st.integers()),
 }
