@@ -25,7 +25,8 @@ class Metrics:
         self._starts = Histogram(
             "kernelsvc_kernel_start_seconds",
             "Until a session had the kernel it needed: claimed from the pool, forked on the host "
-            "of the one before, restored from its snapshot, or started with a sandbox of its own",
+            "of the one before, restored from its snapshot, copied from another session's kernel, "
+            "or started with a sandbox of its own",
             ["how"],
             buckets=_START_SECONDS,
             registry=self._registry,
@@ -46,7 +47,7 @@ class Metrics:
         self._runs_of = cache(runs.labels)
 
     def kernel_started(self, how: str, seconds: float) -> None:
-        """A session has a kernel: `claimed`, `forked`, `restored` or `started`."""
+        """A session has a kernel: `claimed`, `forked`, `restored`, `copied` or `started`."""
         self._starts.labels(how).observe(seconds)
 
     def kernel_start_failed(self) -> None:

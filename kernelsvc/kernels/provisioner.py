@@ -2,8 +2,7 @@
 
 Registered as `kernelsvc-host-provisioner` under `jupyter_client.kernel_provisioners`; our
 kernelspec names it. The host is given to the manager: `start_kernel(host=..., enclosure=...,
-env=..., snapshot=...)`; with the last, the id of a run's request, the kernel is the snapshot of the
-memory after that run.
+env=..., memory=...)`; with the last, the kernel has the memory of another (`hosted.Memory`).
 """
 
 import asyncio
