@@ -1,9 +1,9 @@
 """The service's end of the caretaker (`kernelsvc.caretaker`): what is to outlive this service.
 
 What it holds of a seat are descriptors, and one of them is a file in memory with two lines: who and
-what is there (`kernels.inheritance`), and the run that was begun last. The second is written anew at the
-beginning of each run, before the kernel hears of it; that costs two system calls and no word to
-anybody. A line that has no end was not written to its end, and what it tells of was not begun.
+what is there (`kernels.inheritance`), and the run that was begun last. The second is written anew
+at the beginning of each run, before the kernel hears of it; that costs two system calls and no word
+to anybody. A line that has no end was not written to its end, and what it tells of was not begun.
 """
 
 import asyncio
