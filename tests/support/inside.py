@@ -14,11 +14,15 @@ def process_inside(pid: int | str, below: int | None = None) -> psutil.Process:
     """
     processes = of_this_process() if below is None else psutil.Process(below).children(True)
     for process in processes:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
-        if numbers[-1] == str(pid):
+        if number_inside(process) == int(pid):
             return process
     raise psutil.NoSuchProcess(int(pid))
+
+
+def number_inside(process: psutil.Process) -> int | None:
+    """What the process is in its innermost namespace; None of one that has ended."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
