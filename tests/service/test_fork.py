@@ -114,7 +114,9 @@ async def test_a_copy_is_under_its_own_limits_and_a_new_kernel_of_it_in_its_own_
     run = await api.run("import time; time.sleep(30)", "a", timeout=0.3)
     assert (run["exit_code"], run["memory"]) == (124, "restored")
     assert (await api.run("x", "a"))["text"] == "1"
-    assert (await api.run("b = bytearray(1 << 31)", "a"))["memory"] == "restored"
+    run = await api.run("b = bytearray(1 << 31)", "a")
+    # Without control groups it is the allocation that fails.
+    assert (run["exit_code"], run["memory"]) in ((137, "restored"), (1, "kept")), run
     assert (await api.run("x"))["memory"] == "kept"
     await api.send("POST", "/api/sessions/a/restart")
     assert (await api.run("1", "a"))["memory"] == "lost"

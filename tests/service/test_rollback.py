@@ -180,7 +180,7 @@ async def test_without_snapshots_memory_is_lost_and_the_answer_says_why(api):
 async def test_a_session_over_its_share_has_no_snapshot_and_the_answer_says_why(api):
     await api.create(limits={"memory": "300MiB"})
     await api.run("x = 1")
-    await api.run("data = bytearray(b'1' * (130 << 20))")
+    await api.run("data = bytearray(b'1') * (130 << 20)")
     run = await api.run(KILL)
     assert run["memory"] == "lost"
     assert "the session held 1" in run["memory_detail"]

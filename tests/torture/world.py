@@ -20,6 +20,7 @@ PATIENCE = 30.0
 _SNAPSHOT_SECONDS: Final = 1.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _HOST: Final = "kernel-host"
+_SNAPSHOT: Final = "snapshot"
 MARK: Final = "1000."
 """What the marks of processes begin with: for `sleep`, a number of seconds."""
 
@@ -70,7 +71,8 @@ def find(namespace: int, pid: int) -> psutil.Process | None:
             found = Path(f"/proc/{process.pid}/ns/pid").stat().st_ino, int(inside.split()[-1])
             if found == (namespace, pid):
                 return process
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            # Gone, or one that hides, which no kernel does.
             continue
     return None
 
@@ -84,16 +86,16 @@ def await_snapshot(namespace: int, pid: int, since: float) -> None:
     kernel = find(namespace, pid)
     deadline = time.monotonic() + _SNAPSHOT_SECONDS
     while kernel is not None and time.monotonic() < deadline:
-        if any(_begun(child, kernel) > int(since * _TICKS) for child in kernel.children()):
+        if any(_begun(child) > int(since * _TICKS) for child in kernel.children()):
             return
         time.sleep(0.01)
 
 
-def _begun(snapshot: psutil.Process, kernel: psutil.Process) -> int:
+def _begun(snapshot: psutil.Process) -> int:
     """When a snapshot was taken, in ticks since the machine's boot; 0 for another process."""
     try:
         stat = Path(f"/proc/{snapshot.pid}/stat").read_text()
-        return int(stat.rpartition(")")[2].split()[19]) if snapshot.name() == kernel.name() else 0
+        return int(stat.rpartition(")")[2].split()[19]) if snapshot.name() == _SNAPSHOT else 0
     except (OSError, psutil.NoSuchProcess):
         return 0
 
