@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.service.test_fork import fork
 from tests.support.named import named
 from tests.support.waiting import eventually
 
@@ -74,6 +75,16 @@ async def test_no_socket_of_the_kernels_could_be_taken_for_one_of_the_codes(api)
     # Those that it listens on and what they accept have an address, and it connects to nobody.
     run = await api.run(CONNECTED)
     assert run["text"] == "[]"
+
+
+async def test_what_its_host_has_started_is_not_counted_where_the_kernel_dies_at_once(api):
+    await api.create()
+    await fork(api, session_ids=["copy"])
+    # The snapshot gets on only when the kernel has gone, and its host is its parent.
+    await api.run("import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.3))")
+    run = await api.run(KILL)
+    assert run["memory"] == "restored"
+    assert run["memory_detail"].endswith("the memory is as after the last completed run")
 
 
 async def test_everything_works_in_a_kernel_that_was_restored(api):
