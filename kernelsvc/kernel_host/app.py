@@ -196,7 +196,8 @@ def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socke
     reseed()
     import_from_workspace()
     Kernel.baseline = Baseline.now()
-    app.kernel.snapshots = Snapshots(keeper, Kernel.output.abandon, app.is_own_socket)
+    output = Kernel.output
+    app.kernel.snapshots = Snapshots(keeper, output.abandon, output.pass_over, app.is_own_socket)
     announce()
     try:
         return _serve(app)

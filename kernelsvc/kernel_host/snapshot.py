@@ -87,19 +87,21 @@ class _State:
 class Snapshots:
     """Takes the snapshots of the kernel in this process; `host` is the socket to their keeper.
 
-    `prepare` is called in a child before it lets go of its descriptors; `is_own_socket` tells by
-    its address whether a socket is the kernel's.
+    `prepare` is called in a child before it lets go of its descriptors, `has_forked` in the kernel
+    with the child's process; `is_own_socket` tells by its address whether a socket is the kernel's.
     """
 
     def __init__(
         self,
         host: socket.socket,
         prepare: Callable[[], None],
+        has_forked: Callable[[int], None],
         is_own_socket: Callable[[str], bool],
     ) -> None:
         self._host = host
         self._host_pid = os.getppid()
         self._prepare = prepare
+        self._has_forked = has_forked
         # There are only the kernel's own, for no code has run yet.
         self._descriptors = Descriptors(is_own_socket)
         self._own_threads = set(threading.enumerate())
@@ -224,6 +226,7 @@ class Snapshots:
                 begin = functools.partial(self._begin, state, numbers, order, host)
                 raise Promoted(order["connection_file"], begin)
         children.hide(pid)
+        self._has_forked(pid)
         self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
