@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import zmq
+from ipykernel.control import ControlThread
 from ipykernel.displayhook import ZMQDisplayHook
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.jsonutil import json_default
@@ -37,7 +38,7 @@ os_exit = os._exit
 _of_processes_before: list[Any] = []
 _OF_A_PROCESS = (
     *("context", "io_loop", "iopub_thread", "control_thread", "heartbeat"),
-    *("shell_socket", "control_socket", "stdin_socket", "debugpy_socket", "debug_shell_socket"),
+    *("shell_socket", "control_socket", "stdin_socket", "debugpy_socket"),
 )
 _STREAMS_OF_A_PROCESS = ("shell_stream", "control_stream", "debugpy_stream")
 
@@ -95,11 +96,18 @@ class KernelApp(IPKernelApp):
     def init_control(self, context: Any) -> None:
         """The control channel; and none of the threads for shells beside the main one.
 
-        Nobody opens one here, and every request and reply would go through two more sockets.
+        Nobody opens one here, and every request and reply would go through two more sockets. Nor
+        is a socket of the debugger's connected to the shell's: ZeroMQ would do that in a thread of
+        its own, at any later time, and the end that connects has no address by which it could be
+        told from the code's.
         """
-        super().init_control(context)
-        self.shell_channel_thread.io_loop.close(all_fds=True)
-        self.shell_channel_thread = None
+        self.control_socket = context.socket(zmq.ROUTER)
+        self.control_socket.linger = LINGER_MS
+        self.control_socket.router_handover = 1
+        self.control_port = self._bind_socket(self.control_socket, self.control_port)
+        self.debugpy_socket = context.socket(zmq.STREAM)
+        self.debugpy_socket.linger = LINGER_MS
+        self.control_thread = ControlThread(daemon=True)
 
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
@@ -188,7 +196,8 @@ def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socke
     reseed()
     import_from_workspace()
     Kernel.baseline = Baseline.now()
-    app.kernel.snapshots = Snapshots(keeper, Kernel.output.abandon, app.is_own_socket)
+    output = Kernel.output
+    app.kernel.snapshots = Snapshots(keeper, output.abandon, output.pass_over, app.is_own_socket)
     announce()
     try:
         return _serve(app)

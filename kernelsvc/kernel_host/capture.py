@@ -4,10 +4,12 @@ Theory of operation. Output that does not pass through Python (`os.write(1, ...)
 is caught by pipes in place of file descriptors 1 and 2. Each run gets pipes of its own: a child
 process keeps those of the run that started it, so what it prints later is labelled rightly for as
 long as it lives. A run that has started none leaves its pipes to the next; whether it has, the
-newest process id tells.
+newest process id tells. Process ids are given in order: where a snapshot of the kernel has the one
+behind that, nothing else has been started in between, and `pass_over` takes it as the newest.
 
 `settle` reads them empty: before Python's own text goes out, to keep the order, and at the end of a
-run, so that nothing a finished child wrote is missing from the answer.
+run, so that nothing a finished child wrote is missing from the answer; of pipes of earlier runs it
+takes what is there, for their children may write on without end.
 
 To look at the pipes before each text costs a system call. `watch` has the system tell of it
 instead: whoever writes to a pipe, the main thread gets a signal before that write returns to its
@@ -188,6 +190,11 @@ class Capture:
                 self._newest_at_begin = newest
                 self._make_pipes(label)
 
+    def pass_over(self, pid: int) -> None:
+        """A child that has no part in the output: alone, it is no reason for new pipes."""
+        if self._newest_at_begin == b"%d" % (pid - 1):
+            self._newest_at_begin = b"%d" % pid
+
     def _are_as_made(self) -> bool:
         pipes = (self._current.get(name) for name in ("stdout", "stderr"))
         return all(pipe and pipe.is_as_made(fd) for fd, pipe in enumerate(pipes, start=1))
@@ -260,11 +267,17 @@ class Capture:
         try:
             # A handler of the code's that prints may come in between, and have read it all.
             while written := [fd for fd, _ in self._written.poll(0) if fd in self._pipes]:
-                for fd in written:
-                    if (pipe := self._pipes.get(fd)) is not None:
-                        self._read(pipe)
+                self._read_each(written)
+            if len(self._pipes) > len(self._current):
+                self._read_each([fd for fd, _ in self._poll.poll(0)])
         finally:
             self._lock.release()
+
+    def _read_each(self, readers: list[int]) -> None:
+        __tracebackhide__ = True
+        for fd in readers:
+            if (pipe := self._pipes.get(fd)) is not None:
+                self._read(pipe)
 
     def _read(self, pipe: _Pipe) -> None:
         text = pipe.read()

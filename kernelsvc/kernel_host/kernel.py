@@ -70,7 +70,6 @@ class Kernel(IPythonKernel):
         self.shell_stream = ZMQStream(app.shell_socket)
         self.control_stream = ZMQStream(app.control_socket, app.control_thread.io_loop)
         self.debugpy_stream = ZMQStream(app.debugpy_socket, app.control_thread.io_loop)
-        self.debug_shell_socket = app.debug_shell_socket
         self.stdin_socket = app.stdin_socket
         self.control_thread = app.control_thread
         self.iopub_thread = app.iopub_thread

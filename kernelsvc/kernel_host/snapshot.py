@@ -87,19 +87,21 @@ class _State:
 class Snapshots:
     """Takes the snapshots of the kernel in this process; `host` is the socket to their keeper.
 
-    `prepare` is called in a child before it lets go of its descriptors; `is_own_socket` tells by
-    its address whether a socket is the kernel's.
+    `prepare` is called in a child before it lets go of its descriptors, `has_forked` in the kernel
+    with the child's process; `is_own_socket` tells by its address whether a socket is the kernel's.
     """
 
     def __init__(
         self,
         host: socket.socket,
         prepare: Callable[[], None],
+        has_forked: Callable[[int], None],
         is_own_socket: Callable[[str], bool],
     ) -> None:
         self._host = host
         self._host_pid = os.getppid()
         self._prepare = prepare
+        self._has_forked = has_forked
         # There are only the kernel's own, for no code has run yet.
         self._descriptors = Descriptors(is_own_socket)
         self._own_threads = set(threading.enumerate())
@@ -205,6 +207,8 @@ class Snapshots:
         # Python gives each child random numbers of its own; this one is to go on with the kernel's.
         numbers = random.getstate()
         self._number += 1
+        # Known from here: when the child would ask for its parent, that may be the host by then.
+        kernel = os.getpid()
         with spare_descriptors(), contextlib.ExitStack() as in_parent:
             try:
                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -218,10 +222,11 @@ class Snapshots:
                 in_parent.pop_all()
                 # Python complains of tasks that are forgotten before they have ended.
                 self._of_processes_before.append(asyncio.all_tasks(self._loop))
-                order, host = self._wait(state, without, *pair)
+                order, host = self._wait(state, kernel, without, *pair)
                 begin = functools.partial(self._begin, state, numbers, order, host)
                 raise Promoted(order["connection_file"], begin)
         children.hide(pid)
+        self._has_forked(pid)
         self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
@@ -240,14 +245,18 @@ class Snapshots:
         return {"thread": len(threads), "asyncio task": len(tasks) - waits}
 
     def _wait(
-        self, state: _State, without: dict[str, int], ours: socket.socket, theirs: socket.socket
+        self,
+        state: _State,
+        kernel: int,
+        without: dict[str, int],
+        ours: socket.socket,
+        theirs: socket.socket,
     ) -> tuple[dict[str, Any], socket.socket]:
         """In the child: wait to be the kernel, or end where it is not to be.
 
         The order, and the socket over which the host is told when it is.
         """
         try:
-            kernel = os.getppid()
             self._settle()
             self._prepare()
             sockets = (self._host, ours, theirs)
@@ -362,7 +371,10 @@ def _mebibytes(size: int) -> str:
 
 
 def _children_of(kernel: int) -> int:
-    """How many child processes the kernel has, this one and other snapshots left out."""
+    """How many child processes the kernel has, this one and other snapshots left out.
+
+    None where it has gone: they are the host's by now.
+    """
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{kernel}/task"):

@@ -69,7 +69,7 @@ async def test_source_copy_and_copy_of_a_copy_go_on_after_kills_and_nothing_is_l
         await counts(api, "b", 2)
         run = await api.run("n", "quiet")
         assert (run["text"], run["memory"]) == ("0", "restored")
-        assert run["memory_detail"].startswith("the session is a copy of a, with its memory")
+        assert run["memory_detail"] == "the session is a copy of a, with its memory"
         lives.kill()
     async with lives.life() as api:
         services.append(lives.service.process.pid)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.waiting import eventually
+from tests.support.snapshots import run_and_copy
 
 LAST_WORDS = {
     "print": "print('last', end='')",
@@ -94,12 +94,20 @@ async def test_a_child_of_a_run_speaks_for_it_while_later_runs_start_none(api):
         assert run["stdout"] == str(number)
     run = await api.run("child.communicate(b'\\n'); _ = os.write(1, b'now')")
     assert run["stdout"] == "now"
+    later = await api.send("GET", f"/api/sessions/s/runs/{first['run_id']}")
+    assert later.json["background"] == "late\n"
 
-    async def is_told():
-        later = await api.send("GET", f"/api/sessions/s/runs/{first['run_id']}")
-        return later.json["background"] == "late\n"
 
-    await eventually(is_told)
+async def test_a_run_leaves_its_pipes_to_the_next_behind_a_snapshot_but_not_behind_a_child(api):
+    await api.create()
+    await run_and_copy(api, "import os, subprocess")
+    pipes = []
+    for started in ("", "", "subprocess.run(['true']); ", ""):
+        run = await run_and_copy(api, f"{started}os.fstat(1).st_ino")
+        pipes.append(run["text"])
+    first, *others = pipes
+    assert others[:2] == [first, first]
+    assert others[2] != first
 
 
 async def test_handlers_that_print_at_any_moment_hold_up_no_run_and_lose_no_end(api):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.service.test_fork import fork
 from tests.support.named import named
 from tests.support.waiting import eventually
 
@@ -17,6 +18,14 @@ living = [stat for stat in map(open, glob.glob('/proc/[0-9]*/stat')) if ') Z ' n
 pss = open('/proc/self/smaps_rollup').read().partition('Pss:')[2].split()[0]
 print(len(os.listdir('/proc/self/fd')) - len(living), len(living), pss)
 del living
+"""
+CONNECTED = """
+import contextlib, os, socket
+found = []
+for fd in map(int, os.listdir('/proc/self/fd')):
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
+        found += [] if one.getsockname() else [one.getpeername()]
+[peer for peer in found if peer]
 """
 MOST_GROWTH_KIB = 10 << 10
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -59,6 +68,23 @@ async def test_a_timeout_costs_what_the_run_has_changed_and_nothing_else_twice_i
             assert run["stdout"] == "[1] /workspace/d here 1/2 True [1] True\n", run
         else:
             assert run["text"] == "[1]"
+
+
+async def test_no_socket_of_the_kernels_could_be_taken_for_one_of_the_codes(api):
+    await api.create()
+    # Those that it listens on and what they accept have an address, and it connects to nobody.
+    run = await api.run(CONNECTED)
+    assert run["text"] == "[]"
+
+
+async def test_what_its_host_has_started_is_not_counted_where_the_kernel_dies_at_once(api):
+    await api.create()
+    await fork(api, session_ids=["copy"])
+    # The snapshot gets on only when the kernel has gone, and its host is its parent.
+    await api.run("import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.3))")
+    run = await api.run(KILL)
+    assert run["memory"] == "restored"
+    assert run["memory_detail"].endswith("the memory is as after the last completed run")
 
 
 async def test_everything_works_in_a_kernel_that_was_restored(api):
