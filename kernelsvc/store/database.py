@@ -1,8 +1,10 @@
 """The database and the one way to talk to it: a function that gets a transaction, in a thread.
 
-SQLite has one writer, so it gets one thread: transactions run in the order they were asked for and
-never meet. WAL with synchronous=NORMAL: what was committed survives a killed service; a machine
-that loses power may lose the last moments before it.
+There is one thread: transactions run in the order they were asked for and never meet. What is known
+here of a session and what is stored of it come out the same for that, whichever database it is.
+
+SQLite has WAL with synchronous=NORMAL: what was committed survives a killed service; a machine that
+loses power may lose the last moments before it.
 """
 
 import asyncio
@@ -47,8 +49,7 @@ class Database:
             raise DatabaseUnusable(f"database_url cannot be used: {error}") from error
         self._write_behind: Callable[[], None] = _nothing
         self._timer: asyncio.TimerHandle | None = None
-        threads = 1 if self._url.get_backend_name() == "sqlite" else 4
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
 
     async def open(self) -> None:
         """Bring the schema to the newest version, making the database where there is none.
