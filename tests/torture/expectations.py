@@ -49,7 +49,3 @@ completed since the kernel was new, or it holds more than is copied."""
 
 MOST_OOMS: Final = 3
 """So many times in a row, with no run completed in between, memory runs out, and is lost then."""
-
-UNSEEN: Final = frozenset({"lost"})
-"""What a run may say, besides, that the service has not seen through: it knows nothing of it. What
-the next one says is held to what there is."""

@@ -1,6 +1,7 @@
 """The negative controls: whatever a service could get wrong, the model finds out."""
 
 import json
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -166,6 +167,20 @@ def test_a_run_that_ended_before_the_service_was_killed_tells_of_what_was_before
     for word, found in (("kept", EMPTY), ("lost", KEPT), ("restored", KEPT.changed_by(script))):
         with pytest.raises(Violation, match="memory is"):
             session.ran(SCRIPT, answer(found=found, memory=word))
+
+
+@pytest.mark.parametrize(("fate", "right"), [(None, "kept"), (Fate.SLEPT, "restored")])
+def test_a_run_that_waited_when_the_service_was_killed_says_what_the_next_one_finds(fate, right):
+    never_begun = {"status": "interrupted", "exit_code": None, "started_at": None, "stdout": ""}
+    for word, is_true in ((right, True), ("lost", False)):
+        session = session_with()
+        if fate is not None:
+            session.befell(fate)
+        session.begun, session.meanwhile = {"run_1": SCRIPT}, frozenset({Fate.CRASHED})
+        session.may_run(SCRIPT)
+        session.befell(Fate.CRASHED)
+        with nullcontext() if is_true else pytest.raises(Violation, match="memory is 'lost'"):
+            session.ran(SCRIPT, answer(memory=word, **never_begun))
 
 
 def test_a_name_too_many_is_found_out():
