@@ -161,7 +161,9 @@ class Session:
         lost = self.words & LOST
         is_fork = fate is Fate.FORKED
         kept = self._saved | WORDS[fate] if is_fork else self._saved
-        words = (kept if self.words - LOST else frozenset()) | lost
+        # A run that has been sent may tell of what was lost, and the copy come behind it.
+        may_be_whole = self.sent or self.words - LOST
+        words = (kept if may_be_whole else frozenset()) | lost
         copy = Session(
             session_id,
             self.on_timeout,

@@ -135,6 +135,14 @@ def test_what_a_copy_lost_it_tells_however_often_the_service_ends():
             assert copy.words == {"lost"}
 
 
+def test_what_a_run_may_have_told_of_a_copy_of_what_it_left_need_not_tell():
+    session = session_with()
+    session.befell(Fate.RESTARTED)
+    session.may_run(SCRIPT)
+    for fate in (Fate.COPIED, Fate.FORKED):
+        assert session.copy("copy", fate).words == {"lost", "restored"}
+
+
 def test_a_live_copy_outlives_the_service_once_somebody_has_been_told_of_it():
     session = session_with(kernel=(1, 2))
     copy = session.copy("copy", Fate.FORKED)
