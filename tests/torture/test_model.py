@@ -111,6 +111,38 @@ def test_without_a_snapshot_the_memory_is_lost_with_the_kernel():
         assert session.words == {"lost"}
 
 
+@pytest.mark.parametrize(
+    ("is_saved", "words"), [(True, {"restored"}), (False, {"lost"}), (None, {"restored", "lost"})]
+)
+def test_without_a_service_there_is_what_was_saved_and_no_more(is_saved, words):
+    session = session_with(is_saved=is_saved, marks={"1000.1"})
+    session.befell(Fate.ORPHANED)
+    assert (session.words, session.marks) == (words, set())
+    session = session_with(EMPTY)
+    session.befell(Fate.ORPHANED)
+    assert session.words == {"kept"}
+
+
+def test_a_kernel_that_held_more_than_is_copied_is_lost_with_its_memory_and_that_is_said():
+    hold, deaf = scripts.hold(nonce="n", token="s-token"), scripts.be_deaf(nonce="m", token="t")
+    end = {"exit_code": 124, "timed_out": True, "status": "timed_out"}
+    why = "it died; there is no snapshot of the memory: the session held 116 MiB, and it is"
+    for memory, detail, is_true in (
+        ("lost", why, True),
+        ("lost", "it died", False),
+        ("restored", why, False),
+    ):
+        session = session_with()
+        session.ran(hold, answer(hold))
+        found = KEPT.changed_by(hold)
+        last = answer(deaf, found=found, memory=memory, memory_detail=detail, **end)
+        with nullcontext() if is_true else pytest.raises(Violation, match="memory is"):
+            session.ran(deaf, last)
+            assert session.holds_much is False
+    session.befell(Fate.SLEPT)
+    assert session.holds_much is False
+
+
 def test_memory_that_runs_out_for_the_third_time_in_a_row_is_lost():
     script = Script("n", "s-token", exit_codes=frozenset({137}), fate=Fate.RAN_OUT)
     session = session_with()
