@@ -222,6 +222,8 @@ class Session:
         """A run has been sent of which there is no answer (yet): it may have done anything."""
         every = self.live | self.completed | {EMPTY}
         self.live |= {memory.changed_by(script) for memory in every}
+        # It may be the first, and those that were sent before it come behind it.
+        self.live |= {Memory(script.token, 1 + behind) for behind in range(1 + len(self.sent))}
         self.completed |= self.live
         for path, content in script.files.items():
             self.may_write(path, content)

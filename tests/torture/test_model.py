@@ -251,6 +251,14 @@ def test_of_a_run_without_an_answer_both_outcomes_are_taken_and_no_third():
                 session.ran(SCRIPT, answer(found=found))
 
 
+def test_runs_that_were_sent_together_are_taken_in_either_order():
+    session, other = session_with(EMPTY), Script("m", "other")
+    for script in (SCRIPT, other):
+        session.may_run(script)
+    first = {Memory(token, counter) for token in ("s-token", "other") for counter in (1, 2)}
+    assert session.copy("copy", Fate.FORKED).live == {EMPTY, *first}
+
+
 @given(
     st.lists(st.sampled_from([None, Fate.SLEPT, Fate.STOPPED, Fate.CRASHED, Fate.RESTARTED,
                               Fate.KILLED]), min_size=1, max_size=8),
