@@ -18,7 +18,7 @@ WORKDIR /src
 RUN python -m venv /opt/kernelsvc
 COPY pyproject.toml README.md LICENSE ./
 COPY kernelsvc kernelsvc
-RUN /opt/kernelsvc/bin/pip install --no-cache-dir '.[datascience,languages]'
+RUN /opt/kernelsvc/bin/pip install --no-cache-dir '.[datascience,languages,postgresql]'
 
 FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap libseccomp2 \

@@ -30,7 +30,6 @@ from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.keys.ring import KeyRing
 from kernelsvc.metrics import Metrics
 from kernelsvc.models.fields import Bounds
-from kernelsvc.sessions.adopting import going_of
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.service import SessionService
 from kernelsvc.settings import Settings
@@ -128,8 +127,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
             settings.data_dir / "runs.journal",
             settings.keep_runs_for,
         )
-        found = [going.run_id for orphan in orphans if (going := going_of(orphan))]
-        await runs.open(found)
+        await runs.open()
         stack.push_async_callback(runs.close)
         poster = from_settings.poster(settings)
         secret = await asyncio.to_thread(from_settings.callback_secret, settings)

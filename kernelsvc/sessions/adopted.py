@@ -20,15 +20,14 @@ from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.kernels.ladder import Ending, Stop, StopSignal, end, run_to_end
 from kernelsvc.models.event import Idle
 from kernelsvc.models.fields import OnTimeout
-from kernelsvc.models.run import Run, RunError
+from kernelsvc.models.run import Run
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.going import Going
-from kernelsvc.sessions.job import RunJob
+from kernelsvc.sessions.job import SERVICE_STOPPED, RunJob
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.spent import Spent
-from kernelsvc.store.runs import STOPPED
 
 ENDED_MEANWHILE = "the run ended while the service was away: its output is missing"
 _DIED = "the kernel ended while the service was away"
@@ -111,7 +110,7 @@ class AdoptedSession(LiveSession):
             most = self._policy.max_output_bytes
             job = RunJob.resumed(self._record.id, self._record.language, going, most)
             await self._conclude_unknown(job, clock.boottime() - going.began)
-        await self._memory.ready()
+        self.begin_wake()
 
     # ---- a run that may be going on
 
@@ -184,7 +183,7 @@ class AdoptedSession(LiveSession):
         await self._data.take()
         run = job.result(
             status="interrupted",
-            error=RunError(ename="ServiceStopped", evalue=STOPPED, traceback=[]),
+            error=SERVICE_STOPPED,
             duration=f"{duration:.3f}s",
             memory=memory,
             memory_detail=detail or "the kernel lived on, but how the run ended is not known",

@@ -10,13 +10,13 @@ import structlog
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.inheritance import Heir, households, inherit, told_of
 from kernelsvc.kernels.orphans import Orphan
-from kernelsvc.models.run import Run, RunError
+from kernelsvc.models.run import Run
 from kernelsvc.sessions.adopted import AdoptedSession
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.going import Going
+from kernelsvc.sessions.job import SERVICE_STOPPED
 from kernelsvc.sessions.live import LiveSession
 from kernelsvc.sessions.parts import SessionParts
-from kernelsvc.store.runs import STOPPED
 
 _GREETINGS_SECONDS: Final = 3.0
 
@@ -32,7 +32,10 @@ def going_of(orphan: Orphan) -> Going | None:
 
 
 class Adopting:
-    """Done once, when a service starts; the sessions are put into `live`."""
+    """Done once, when a service starts; the sessions are put into `live`.
+
+    `greetings` are those of kernels that may answer at once, by session.
+    """
 
     def __init__(
         self,
@@ -45,15 +48,15 @@ class Adopting:
         self._capacity = capacity
         self._live = live
         self._on_idle = on_idle
-        self._greetings: list[asyncio.Future[None]] = []
+        self.greetings: dict[str, asyncio.Future[None]] = {}
 
     async def adopt(self, orphans: tuple[Orphan, ...]) -> None:
         """Return when the sessions are there, and their kernels have answered, if that is soon."""
         if not orphans:
             return
         found = sum(await asyncio.gather(*map(self._adopt, households(orphans))))
-        if self._greetings:
-            await asyncio.wait(self._greetings, timeout=_GREETINGS_SECONDS)
+        if self.greetings:
+            await asyncio.wait(self.greetings.values(), timeout=_GREETINGS_SECONDS)
         running = sum(live.state == "running" for live in self._live.values())
         lost = sum(not orphan.is_left for orphan in orphans) - found
         log.info("kernels_found_again", sessions=found, running=running, lost=lost)
@@ -92,7 +95,7 @@ class Adopting:
         self._live[session_id] = live
         greeting = live.adopt(going, is_over=is_over, has_file=has_file)
         if greeting is not None:
-            self._greetings.append(greeting)
+            self.greetings[session_id] = greeting
         return True
 
     async def _is_over(self, session_id: str, going: Going) -> bool:
@@ -108,9 +111,9 @@ class Adopting:
             session_id=session_id,
             language=record.language,
             status="interrupted",
-            error=RunError(ename="ServiceStopped", evalue=STOPPED, traceback=[]),
+            error=SERVICE_STOPPED,
             memory="lost",
-            memory_detail=STOPPED,
+            memory_detail=SERVICE_STOPPED.evalue,
             data=record.data,
             queued_at=going.queued_at,
             started_at=going.started_at,

@@ -18,10 +18,17 @@ from kernelsvc.outputs.log import EventLog
 from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.result import INTERRUPTED, Change
 from kernelsvc.sessions.spent import Spent
+from kernelsvc.store.accepted import Accepted
 
 _MOST_ENDED = 4
 MISSING = "the service was killed during the run: what it had put out by then is missing"
 """Of one that was found going on."""
+SERVICE_STOPPED = RunError(
+    ename="ServiceStopped",
+    evalue="the service was stopped before the run had ended",
+    traceback=[],
+)
+"""Of one that no service has seen through."""
 _CANCELLED = "the run was cancelled before its code began"
 
 log = structlog.get_logger()
@@ -71,9 +78,16 @@ class RunJob:
         job.queue_seconds = going.queue_seconds
         job.missing = MISSING
         if going.is_promised:
-            job.must_be_seen_through()
-            assert job.accepted is not None
-            job.accepted.set_result(None)
+            job._was_accepted()
+        return job
+
+    @classmethod
+    def left(cls, accepted: Accepted, language: str) -> Self:
+        """One that an earlier service had taken, and that never begins."""
+        update = {"code": accepted.code, "callback_url": accepted.callback_url}
+        job = cls(accepted.session_id, language, RunRequest().model_copy(update=update), 0)
+        job.run_id, job.queued_at = accepted.run_id, accepted.queued_at
+        job._was_accepted()
         return job
 
     def begin(self) -> StopSignal:
@@ -90,6 +104,11 @@ class RunJob:
     def must_be_seen_through(self) -> None:
         """It is to begin when `accepted` is done, and to be in the history however it ends."""
         self.accepted = asyncio.get_running_loop().create_future()
+
+    def _was_accepted(self) -> None:
+        self.must_be_seen_through()
+        assert self.accepted is not None
+        self.accepted.set_result(None)
 
     def settle(self, task: "asyncio.Task[Run]") -> None:
         """The task that sees it through has ended: so has it, unless it had before."""
@@ -132,23 +151,24 @@ class RunJob:
             **fields,
         )
 
-    def failed(self, error: KernelsvcError, data: dict[str, Any]) -> Run:
-        """Its result where something of ours kept its code from running."""
-        told = RunError(ename=error.code, evalue=str(error), traceback=[])
-        return self.result(status="failed", error=told, stderr=f"{error}\n", data=data)
+    def not_begun(
+        self, error: KernelsvcError | None, change: Change | None, data: dict[str, Any]
+    ) -> Run:
+        """Its result where its code never ran.
 
-    def cancelled(self, change: Change | None, data: dict[str, Any]) -> Run:
-        """Its result where it was cancelled before its turn; `change` is of the memory, if any."""
+        That is because of an `error` of ours, or because it was cancelled, or else because the
+        service that took it was stopped. `change` is what is to be told of the memory, if anything.
+        """
         memory, detail = change or ("kept", None)
-        told = RunError(ename="Cancelled", evalue=_CANCELLED, traceback=[])
+        told = {"memory": memory, "memory_detail": detail, "data": data}
+        if error is not None:
+            why = RunError(ename=error.code, evalue=str(error), traceback=[])
+            return self.result(status="failed", error=why, stderr=f"{error}\n", **told)
+        if not self.is_cancelled:
+            return self.result(status="interrupted", error=SERVICE_STOPPED, **told)
+        why = RunError(ename="Cancelled", evalue=_CANCELLED, traceback=[])
         return self.result(
-            status="interrupted",
-            exit_code=INTERRUPTED,
-            error=told,
-            stderr=f"{_CANCELLED}\n",
-            data=data,
-            memory=memory,
-            memory_detail=detail,
+            status="interrupted", exit_code=INTERRUPTED, error=why, stderr=f"{_CANCELLED}\n", **told
         )
 
     def shown(self) -> Run:

@@ -27,7 +27,7 @@ from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.leaving import Leaving
-from kernelsvc.sessions.memory import SessionMemory, Woken
+from kernelsvc.sessions.memory import NOT_PERSISTENT, SessionMemory, Woken
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
 from kernelsvc.sessions.room import Room
@@ -36,8 +36,6 @@ from kernelsvc.sessions.slot import KernelSlot
 from kernelsvc.sessions.spent import Meter, Spent
 from kernelsvc.sessions.turns import Turns
 from kernelsvc.sessions.visits import Visits
-
-_NOT_PERSISTENT = "the session is not persistent: every run begins with an empty memory"
 
 T = TypeVar("T")
 
@@ -71,7 +69,7 @@ class LiveSession:
             parts.policy.max_queued_runs,
             parts.policy.max_output_bytes,
             self._run,
-            self._give_up,
+            self.give_up,
         )
         self._current: StopSignal | None = None
         self._closed = self._deleted = False
@@ -324,15 +322,15 @@ class LiveSession:
         """Interrupt the run where its code runs; where it waits, it never begins."""
         await self._queue.cancel(job)
 
-    async def _give_up(self, job: RunJob, error: KernelsvcError | None) -> Run:
-        if error is None:
-            run = job.cancelled(self._memory.change, self._data.value)
-        else:
-            run = job.failed(error, self._data.value)
+    async def give_up(self, job: RunJob, error: KernelsvcError | None = None) -> Run:
+        """Make and keep the result of a run that never begins, because of the error, if any."""
+        run = job.not_begun(error, await self._memory.outlook(), self._data.value)
         await self._keep(run, job)
-        if (memory := self._memory.recounted(self._record.run_count)) is not None:
-            await self._lasting.change({"memory": memory})
         return run
+
+    def presume_begun(self) -> None:
+        """Nobody knows which runs had begun before: what is not kept of the memory is lost."""
+        self._memory.fell_asleep(self._record.run_count + 1)
 
     async def _run(self, job: RunJob) -> Run:
         if job.accepted is not None:
@@ -388,6 +386,8 @@ class LiveSession:
     async def _keep(self, run: Run, job: RunJob) -> None:
         """Store the run and what it changed; what is answered has been stored."""
         number = self._lasting.count_run(run.started_at or run.queued_at)
+        if run.started_at is None:
+            self._memory.recount(number)
         pending, url = job.accepted is not None, job.request.callback_url
         await self._runs.finish(run, number, job.code, was_pending=pending, callback_url=url)
         log_finished(run)
@@ -397,4 +397,4 @@ class LiveSession:
         await self._slot.free()
         await asyncio.to_thread(self.room.renew)
         self._data.begin_afresh()
-        self._memory.lose(_NOT_PERSISTENT)
+        self._memory.lose(NOT_PERSISTENT)

@@ -35,7 +35,9 @@ from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
 
+NOT_PERSISTENT: Final = "the session is not persistent: every run begins with an empty memory"
 _ASLEEP: Final = "the session was asleep"
+_IS_OLD: Final = "its memory is lost: a run had begun since it was written"
 _PATIENCE: Final = 5.0
 _LEAST_SECONDS: Final = 0.1
 _MOST_TOLD: Final = 10
@@ -163,6 +165,22 @@ class SessionMemory:
         """Why the memory is gone, where no answer has told it yet."""
         return self.change.detail if self.change and self.change.memory == "lost" else None
 
+    async def outlook(self) -> result.Change | None:
+        """What a run would tell that began now; for one that does not, and leaves it to the next.
+
+        May be called at any time.
+        """
+        if not self._lasting.settings.persistent:
+            return _lost(NOT_PERSISTENT)
+        if self._file is not _File.WAITS:
+            return self.change
+        is_there = await asyncio.to_thread(self._room.has_any, [MEMORY_FILE])
+        return (
+            result.Change("restored", self._absence)
+            if is_there
+            else _lost(f"{self._absence}, and {_IS_OLD}")
+        )
+
     def take_news(self) -> result.Change | None:
         """`change`, to be told now."""
         news, self.change = self.change, None
@@ -255,14 +273,14 @@ class SessionMemory:
         elif not has_some:
             self._kept = None
         elif self._file is not _File.SAME:
-            self._kept = await self._save(record.run_count)
+            self._kept = await self._save()
         if self._kept is not None and self._kept.lost is None:
             self._file = _File.SAME
         else:
             await self._delete()
         return self._kept
 
-    async def _save(self, run_count: int) -> KeptMemory:
+    async def _save(self) -> KeptMemory:
         """Where the kernel hangs or dies over it, its snapshot does it."""
         token = secrets.token_hex(16)
         lost, is_answer = await self._have_saved(token)
@@ -270,6 +288,8 @@ class SessionMemory:
             await self.replace(f"its memory was to be saved, and {lost}")
             if self._slot.kernel is not None:
                 lost, _ = await self._have_saved(token)
+        # A run may have been cancelled meanwhile, and counted.
+        run_count = self._lasting.settings.run_count
         return KeptMemory(token, run_count, lost and f"its memory could not be saved: {lost}")
 
     async def _have_saved(self, token: str) -> tuple[str | None, bool]:
@@ -297,12 +317,10 @@ class SessionMemory:
             self._is_in_vain = True
             self._saving.ring()
 
-    def recounted(self, run_count: int) -> KeptMemory | None:
-        """A run has been counted that never began: what to note of what is kept, if anything is."""
-        if self._kept is None or self._file not in (_File.WAITS, _File.SAME):
-            return None
-        self._kept = replace(self._kept, run_count=run_count)
-        return self._kept
+    def recount(self, run_count: int) -> None:
+        """A run has been counted that never began, as the store does: what is kept stays so."""
+        if self._kept is not None and self._file in (_File.WAITS, _File.SAME):
+            self._kept = replace(self._kept, run_count=run_count)
 
     async def _ask(
         self, kernel: Kernel, seat: Seat, what: str, token: str, **more: Any

@@ -37,6 +37,7 @@ from kernelsvc.sessions.oneoff import OneOffs
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.ports import SessionPorts
 from kernelsvc.sessions.quotas import QuotaBook
+from kernelsvc.sessions.recovering import Recovering
 from kernelsvc.sessions.runs import SessionRuns
 from kernelsvc.sessions.showing import show
 from kernelsvc.sessions.sweeper import Sweeper
@@ -118,6 +119,7 @@ class SessionService:
         for record in await self._sessions.with_pending_setup():
             if record.id not in self._live:
                 self._adopt(record)
+        await Recovering(self._parts, self._live, self._adopt).recover(adopting.greetings)
         self._disk.reconsider()
 
     @property

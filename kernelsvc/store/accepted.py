@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
@@ -84,6 +84,19 @@ class AcceptedStore:
             await self._database.run(query)
         except IntegrityError as error:
             raise SessionNotFound(run.session_id) from error
+
+    async def unfulfilled(self) -> list[Accepted]:
+        """The runs that are still to be seen through, in the order in which they were taken."""
+
+        def query(transaction: Transaction) -> list[Accepted]:
+            order = (col(PendingRunRow.queued_at), col(PendingRunRow.id))
+            rows = transaction.scalars(select(PendingRunRow).order_by(*order)).all()
+            return [
+                Accepted(row.id, row.session_id, row.queued_at, row.code, row.callback_url)
+                for row in rows
+            ]
+
+        return await self._database.run(query)
 
     async def first_use(self, use: KeyUse) -> FirstUse | None:
         """What a key was first used for; None where it was not.

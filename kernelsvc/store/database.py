@@ -1,8 +1,10 @@
 """The database and the one way to talk to it: a function that gets a transaction, in a thread.
 
-SQLite has one writer, so it gets one thread: transactions run in the order they were asked for and
-never meet. WAL with synchronous=NORMAL: what was committed survives a killed service; a machine
-that loses power may lose the last moments before it.
+There is one thread: transactions run in the order they were asked for and never meet. What is known
+here of a session and what is stored of it come out the same for that, whichever database it is.
+
+SQLite has WAL with synchronous=NORMAL: what was committed survives a killed service; a machine that
+loses power may lose the last moments before it.
 """
 
 import asyncio
@@ -17,12 +19,12 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session as Transaction
 from sqlmodel import create_engine, text
 
-from kernelsvc.errors import NotReady
+from kernelsvc.errors import FieldProblem, InvalidRequest, NotReady
 from kernelsvc.json_text import from_json, to_json
 
 T = TypeVar("T")
@@ -47,8 +49,7 @@ class Database:
             raise DatabaseUnusable(f"database_url cannot be used: {error}") from error
         self._write_behind: Callable[[], None] = _nothing
         self._timer: asyncio.TimerHandle | None = None
-        threads = 1 if self._url.get_backend_name() == "sqlite" else 4
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="database")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="database")
 
     async def open(self) -> None:
         """Bring the schema to the newest version, making the database where there is none.
@@ -61,10 +62,17 @@ class Database:
             raise DatabaseUnusable(f"the database cannot be used: {error}") from error
 
     async def run(self, transaction: Callable[[Transaction], T]) -> T:
-        """Run `transaction` in a thread and commit; what it raises rolls back, and is raised."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._transact, transaction
-        )
+        """Run `transaction` in a thread and commit; what it raises rolls back, and is raised.
+
+        Raises InvalidRequest where the database does not know what it is given: PostgreSQL has no
+        NUL in its texts.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, self._transact, transaction)
+        except DataError as error:
+            problem = "holds what the database has no form for, such as a NUL character"
+            raise InvalidRequest([FieldProblem("the request", problem)]) from error
 
     def write_behind(self, write: Callable[[], None]) -> None:
         """Have `write` called before every transaction, in its thread, and where `prompt` asks."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from sqlmodel import Session as Transaction
 from sqlmodel import col
@@ -19,11 +19,11 @@ from sqlmodel import col
 from kernelsvc import clock
 from kernelsvc.errors import StorageFull
 from kernelsvc.json_text import from_json, to_json
-from kernelsvc.models.run import Run, RunError, RunSummary, new_run_id
+from kernelsvc.models.run import Run, RunSummary, new_run_id
 from kernelsvc.store.accepted import forget_keys, seen_through
 from kernelsvc.store.database import Database
 from kernelsvc.store.journal import Journal
-from kernelsvc.store.tables import IdempotencyRow, PendingRunRow, RunRow, SessionRow
+from kernelsvc.store.tables import IdempotencyRow, RunRow, SessionRow
 
 _BEHIND_SECONDS = 0.5
 _MOST_BEHIND_BYTES = 4 << 20
@@ -48,7 +48,6 @@ _FORGET_RUNS = delete(RunRow).where(
     col(RunRow.id).not_in(select(col(IdempotencyRow.run_id))),
 )
 
-STOPPED = "the service was stopped before the run had ended"
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600
 _SUMMARY = (
     "status",
@@ -112,19 +111,14 @@ class RunStore:
         self._journal = None if journal is None else Journal[Finished](journal)
         self._writing = threading.Lock()
 
-    async def open(self, going_on: Container[str] = ()) -> None:
-        """Write what an earlier process had no time for.
-
-        The runs that it did not see through have ended with it, but for those that are `going_on`:
-        each of them is to be finished, as any other run.
-        """
+    async def open(self) -> None:
+        """Write what an earlier process had no time for."""
         if self._journal is not None:
             lines = await asyncio.to_thread(self._journal.open)
             left = [found for line in lines if (found := _left(line)) is not None]
             await self._database.run(lambda transaction: self._add(transaction, left))
             self._journal.clear()
             self._database.write_behind(self._write_behind)
-        await self._database.run(lambda transaction: _recover(transaction, going_on, self._add))
 
     async def close(self) -> None:
         """Write what has gathered; where that fails, it stays in the journal for the next start."""
@@ -221,6 +215,8 @@ class RunStore:
                         "data": last.run.data,
                     },
                 )
+            if all(each.run.started_at is None for each in new):
+                _recount_memory(connection, session_id, count, last.number)
             newest_to_forget = last.number - self._keep
             rows = [_row(each) for each in new if each.number > newest_to_forget]
             connection.execute(_ADD_RUN, rows)
@@ -296,32 +292,13 @@ def _nobody() -> None:
     """Who is told of a delivery until somebody is."""
 
 
-def _recover(
-    transaction: Transaction,
-    found: Container[str],
-    add: Callable[[Transaction, list[Finished]], None],
-) -> None:
-    """End the runs that the service did not see through: it was stopped meanwhile."""
-    connection = transaction.connection()
-    for pending in transaction.scalars(select(PendingRunRow)).all():
-        session = transaction.get(SessionRow, pending.session_id)
-        if session is None or pending.id in found:
-            continue
-        number = connection.scalar(_COUNT_RUNS, {"of_session": session.id}) or 0
-        run = Run(
-            run_id=pending.id,
-            session_id=session.id,
-            language=session.language,
-            status="interrupted",
-            error=RunError(ename="ServiceStopped", evalue=STOPPED, traceback=[]),
-            memory="lost",
-            memory_detail=STOPPED,
-            data=session.data,
-            queued_at=pending.queued_at,
-            started_at=None,
-        )
-        add(transaction, [Finished(run, number + 1, pending.code, True, pending.callback_url)])
-        log.warning("run_not_seen_through", session_id=session.id, run_id=pending.id)
+def _recount_memory(connection: Connection, session_id: str, before: int, now: int) -> None:
+    """Runs were counted that never began: what is kept of the memory is that of so many runs."""
+    of_session = col(SessionRow.id) == session_id
+    kept = connection.scalar(select(col(SessionRow.memory)).where(of_session))
+    if kept and kept["run_count"] == before:
+        memory = {**kept, "run_count": now}
+        connection.execute(update(SessionRow).where(of_session).values(memory=memory))
 
 
 def _left(line: bytes) -> Finished | None:

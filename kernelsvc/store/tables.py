@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time; SQLite, which keeps no zone, included."""
+    """An aware UTC time, of databases that keep no zone (SQLite) or give their own (PostgreSQL)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -19,7 +19,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """From the database."""
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class SessionRow(SQLModel, table=True):

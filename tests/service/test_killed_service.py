@@ -216,6 +216,7 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
             assert (died["memory"], (await api.run("1", "died"))["exit_code"]) == ("restored", 0)
             behind = await ended(api, runs["behind"], "queued")
             assert (behind["status"], behind["started_at"]) == ("interrupted", None)
+            assert (behind["memory"], behind["memory_detail"]) == ("kept", None)
             # The one that nobody got an answer of is in the history.
             entry = (await api.send("GET", "/api/sessions/asked/runs")).json["runs"][0]
             assert "print('asked')" in entry["code"]

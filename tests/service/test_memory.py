@@ -357,6 +357,10 @@ async def cancelled_before_it_began(api):
     queued = (await api.send("POST", "/api/sessions/asleep/run", body)).json["run_id"]
     cancelled = (await api.send("DELETE", f"{runs}/{queued}")).json
     assert (cancelled["status"], cancelled["started_at"]) == ("interrupted", None)
+    assert (cancelled["memory"], cancelled["memory_detail"]) == (
+        "restored",
+        "the session was asleep",
+    )
     assert (await waking).status == 200
 
 

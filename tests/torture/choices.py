@@ -19,16 +19,19 @@ _COPIES: Final = (1, 1, 2, 3)
 """How many copies a fork makes."""
 _FILES: Final = tuple(f"file-{number}" for number in range(4))
 
+HOLD: Final = "run that holds much"
+BE_DEAF: Final = "run that times out and is deaf"
 _RUNS: Final[dict[str, tuple[int, Callable[..., Script]]]] = {
     "run": (20, scripts.run),
     "run that prints much": (3, scripts.much),
+    HOLD: (2, scripts.hold),
     "run that fails": (4, scripts.fail),
     "run that exits": (4, scripts.leave),
     "run that ends its kernel": (8, scripts.die),
     "run out of memory": (2, scripts.run_out),
     "run that times out": (4, scripts.time_out),
     "run that times out and gives way": (4, scripts.give_way),
-    "run that times out and is deaf": (1, scripts.be_deaf),
+    BE_DEAF: (1, scripts.be_deaf),
 }
 _RANDOM: Final = {scripts.die, scripts.time_out, scripts.give_way}
 _OTHERS: Final = {
@@ -47,8 +50,9 @@ _OTHERS: Final = {
     "delete": 3,
 }
 KILL_KERNEL: Final = "kill the kernel from outside"
+HOLD_AND_BE_DEAF: Final = "hold much and be deaf"
 TOGETHER: Final = "together"
-_SPECIAL: Final = {KILL_KERNEL: 5, TOGETHER: 8}
+_SPECIAL: Final = {KILL_KERNEL: 5, HOLD_AND_BE_DEAF: 1, TOGETHER: 8}
 _NOT_TOGETHER: Final = {"create", "get", "delete file", "background"}
 
 

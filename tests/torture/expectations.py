@@ -15,6 +15,7 @@ class Fate(StrEnum):
     SLEPT = "the session slept"
     STOPPED = "the service was stopped by SIGTERM"
     CRASHED = "the service was killed, while the session was awake"
+    ORPHANED = "the service was killed, and no other came in time"
     RESTARTED = "the kernel was restarted"
     KILLED = "the kernel was killed from outside"
     DIED = "the code ended the kernel"
@@ -31,6 +32,7 @@ WORDS: Final[dict[Fate, frozenset[str]]] = {
     Fate.SLEPT: frozenset({"restored"}),
     Fate.STOPPED: frozenset({"restored"}),
     Fate.CRASHED: frozenset({"kept"}),
+    Fate.ORPHANED: frozenset({"restored"}),
     Fate.RESTARTED: frozenset({"lost"}),
     Fate.KILLED: frozenset({"restored"}),
     Fate.DIED: frozenset({"restored"}),
@@ -49,7 +51,3 @@ completed since the kernel was new, or it holds more than is copied."""
 
 MOST_OOMS: Final = 3
 """So many times in a row, with no run completed in between, memory runs out, and is lost then."""
-
-UNSEEN: Final = frozenset({"lost"})
-"""What a run may say, besides, that the service has not seen through: it knows nothing of it. What
-the next one says is held to what there is."""

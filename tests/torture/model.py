@@ -27,7 +27,7 @@ class Model:
         """The service has come to an end."""
         for session in [*self.sessions.values(), *self.may_be.values()]:
             session.befell(fate)
-        if fate is Fate.CRASHED:
+        if fate in (Fate.CRASHED, Fate.ORPHANED):
             for session in self.may_be.values():
                 # A copy that nobody has been told of need not be there with its memory.
                 session.words |= LOST

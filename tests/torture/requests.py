@@ -11,7 +11,7 @@ import httpx
 
 from tests.torture.expectations import Fate
 from tests.torture.model import Model
-from tests.torture.scripts import canonical
+from tests.torture.scripts import MEMORY_BYTES, canonical
 from tests.torture.session import Session
 from tests.torture.violation import hold
 
@@ -92,7 +92,7 @@ class Create(Request):
     def content(self) -> dict[str, Any]:
         """The session's settings; its data are its own from the beginning."""
         body: dict[str, Any] = {"language": "python", "session_id": self.session_id}
-        body |= {"on_timeout": self.session.on_timeout, "limits": {"memory": "256MiB"}}
+        body |= {"on_timeout": self.session.on_timeout, "limits": {"memory": MEMORY_BYTES}}
         body |= {"sleep_after": 0.2 if self.session.dozes else "never"}
         return {"json": body}
 

@@ -12,6 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from tests.torture.expectations import Fate
 
+MEMORY_BYTES: Final = 256 << 20
+"""What each session may use."""
+HELD_BYTES: Final = MEMORY_BYTES * 45 // 100
 _CHANGED: Final = "changed"
 _LOOK: Final = """\
 import json as _json, os as _os, time as _time
@@ -72,7 +75,8 @@ class Script:
     """Code, and what it must come to.
 
     `fate` is what it does to its kernel, None where the kernel goes on. `act` is done last, when
-    everything else has been; `says` is what that prints.
+    everything else has been; `says` is what that prints. With `holds_much` the kernel holds more
+    from then on than is copied behind a run.
     """
 
     nonce: str
@@ -86,6 +90,7 @@ class Script:
     mark: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     waits: bool = False
+    holds_much: bool = False
 
     @property
     def go(self) -> str:
@@ -164,6 +169,12 @@ def much(**common: Any) -> Script:
     """Prints a lot."""
     act = "for _n in range(3000): print(f'{_n:09}')"
     return Script(act=act, says=_MUCH, **common)
+
+
+def hold(**common: Any) -> Script:
+    """Takes more memory than is copied, in what sleep does not keep."""
+    act = f"_held = None; _held = memoryview(b'x' * {HELD_BYTES})"
+    return Script(act=act, holds_much=True, **common)
 
 
 def fail(**common: Any) -> Script:

@@ -15,8 +15,6 @@ _SETTINGS: Final[dict[str, Any]] = {
     "interrupt_grace": 3,
     "terminate_grace": 0.5,
     "drain_timeout": 20,
-    # Kernels wait for the next service, which comes soon, on a machine that has much to do.
-    "orphan_grace": 60,
     "pool_min": 1,
     "pool_max": 2,
     # Nothing that was answered is to be forgotten, and no session to sleep for want of memory.
@@ -24,10 +22,14 @@ _SETTINGS: Final[dict[str, Any]] = {
     "min_free_memory": "1MiB",
 }
 _ANSWER_SECONDS: Final = 90.0
+LONG_GRACE: Final = 60.0
+"""Kernels wait for the next service, which comes soon, on a machine that has much to do."""
+SHORT_GRACE: Final = 0.3
+"""They do not, where it is waited for that all ends."""
 
 
 class Service:
-    """`kernelsvc serve`, which can be killed and started again; a context manager.
+    """`kernelsvc serve`, which can be started, killed and started again; a context manager.
 
     `pids` are those of all its lives, `scratch` the directories outside of its own that they had.
     """
@@ -35,10 +37,10 @@ class Service:
     def __init__(self) -> None:
         self.pids: list[int] = []
         self.scratch: set[Path] = set()
+        self._process: ServiceProcess | None = None
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="ks"))
-        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,20 +68,18 @@ class Service:
         """Whether it should answer."""
         return self._process is not None
 
-    def _start(self) -> None:
+    def start(self, grace: float = LONG_GRACE) -> None:
+        """Start it (again); kernels wait so many seconds for another, should it be killed."""
+        assert self._process is None
         with self.log.open("a") as log:
-            self._start_with(log)
+            self._start(log, grace)
 
-    def _start_with(self, log: IO[str]) -> None:
-        process = ServiceProcess(log, data_dir=self.data, runtime_dir=self.runtime, **_SETTINGS)
-        self._process: ServiceProcess | None = process.__enter__()
+    def _start(self, log: IO[str], grace: float) -> None:
+        own = {"data_dir": self.data, "runtime_dir": self.runtime, "orphan_grace": grace}
+        process = ServiceProcess(log, **own, **_SETTINGS)
+        self._process = process.__enter__()
         self.pids.append(process.process.pid)
         self.http = httpx.Client(base_url=process.url, timeout=_ANSWER_SECONDS, trust_env=False)
-
-    def start(self) -> None:
-        """Start it again."""
-        assert self._process is None
-        self._start()
 
     def _end(self) -> None:
         process, self._process = self._process, None

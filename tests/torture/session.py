@@ -10,15 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.torture.expectations import MOST_OOMS, REPLACING, UNSEEN, WORDS, Fate
+from tests.torture.expectations import MOST_OOMS, REPLACING, WORDS, Fate
 from tests.torture.scripts import Script, Seen, canonical, is_a_tool
 from tests.torture.violation import hold
 
 FINAL = frozenset({"completed", "failed", "timed_out", "interrupted"})
 KEPT, RESTORED, LOST = (frozenset({word}) for word in ("kept", "restored", "lost"))
 _TIMED_OUT, _INTERRUPTED, _KILLED = 124, 130, 137
-_INTERRUPTING = frozenset({Fate.INTERRUPTED, Fate.RESTARTED, Fate.STOPPED, Fate.CRASHED})
+_INTERRUPTING = frozenset(
+    {Fate.INTERRUPTED, Fate.RESTARTED, Fate.STOPPED, Fate.CRASHED, Fate.ORPHANED}
+)
 _KILLING = frozenset({Fate.KILLED, Fate.CRASHED})
+_HELD = "there is no snapshot of the memory: the session held"
 
 
 class Memory(NamedTuple):
@@ -43,9 +46,9 @@ class Session:
     ended by itself, `words` are what the next answer may say. `has_memory` tells that it has run,
     or is a copy of one that has, `is_saved` that its memory is kept for when it wakes,
     `has_snapshot` that its kernel, or the one that wakes it, could be replaced by a snapshot; None
-    is perhaps. `is_live_copy`: its kernel may be in the sandbox of another session. `ooms` is how
-    often in a row memory may have run out. `files` and `data` have every content that may be there
-    (None: no file).
+    is perhaps. `holds_much`: its kernel holds more than is copied behind a run. `is_live_copy`: its
+    kernel may be in the sandbox of another session. `ooms` is how often in a row memory may have
+    run out. `files` and `data` have every content that may be there (None: no file).
 
     `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
     taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
@@ -65,6 +68,7 @@ class Session:
     has_memory: bool | None = False
     is_saved: bool | None = False
     has_snapshot: bool | None = False
+    holds_much: bool | None = False
     is_live_copy: bool = False
     ooms: frozenset[int] = frozenset({0})
     files: dict[str, frozenset[str | None]] = field(default_factory=dict)
@@ -92,6 +96,8 @@ class Session:
                 return (self._saved if self.words - LOST else frozenset()) | (self.words & LOST)
             case Fate.CRASHED:
                 return self._words_of_a_crash()
+            case Fate.ORPHANED:
+                return self._words_without_a_kernel()
             case Fate.RAN_OUT:
                 ooms = self.ooms | ({0} if self.dozes else set())
                 outcomes = {self._is_replaceable and number + 1 < MOST_OOMS for number in ooms}
@@ -121,6 +127,15 @@ class Session:
         # One that is being started in place of one that was lost does not outlive it.
         return self.words | gone | (LOST if EMPTY in self.live else frozenset())
 
+    def _words_without_a_kernel(self) -> frozenset[str]:
+        """There is what was saved, if anything; what was lost before has yet to be told."""
+        may_be_saved = self.is_saved is not False or self.dozes
+        words = self.words_of(Fate.SLEPT) if may_be_saved else frozenset[str]()
+        if not self.is_saved:
+            words |= frozenset[str]() if self.has_memory is False else LOST
+            words |= frozenset[str]() if self.has_memory else KEPT
+        return words
+
     def befell(self, fate: Fate) -> None:
         """Its kernel has come to an end between two runs, or to sleep."""
         told = self.words_of(fate)
@@ -132,12 +147,19 @@ class Session:
         if fate in (Fate.SLEPT, Fate.STOPPED):
             self.is_saved = True
             self.has_snapshot = self.has_memory and (None if told & LOST else True)
-        elif fate is not Fate.CRASHED:
+        elif fate is Fate.KILLED:
+            # One that was woken and has not run comes back as it was saved.
+            self.is_saved = self.is_saved and None
+        elif fate not in (Fate.CRASHED, Fate.ORPHANED):
             self.is_saved = False
         self._is_replaced(told)
+        if fate is not Fate.CRASHED:
+            # A snapshot may be of one that did. What sleep keeps is without it.
+            is_snapshot = fate in REPLACING and told != LOST
+            self.holds_much = (self.holds_much and None) if is_snapshot else False
         if fate not in REPLACING | {Fate.CRASHED}:
             self.is_live_copy = False
-        if is_gone:
+        if is_gone or fate is Fate.ORPHANED:
             self.marks.clear()
         self.kernel = None
 
@@ -155,13 +177,16 @@ class Session:
         self.words |= self.words_of(fate)
         self.is_saved = None
         self.has_snapshot = None
+        self.holds_much = self.holds_much and None
 
     def copy(self, session_id: str, fate: Fate) -> "Session":
         """A new session that has what this one has."""
         lost = self.words & LOST
         is_fork = fate is Fate.FORKED
         kept = self._saved | WORDS[fate] if is_fork else self._saved
-        words = (kept if self.words - LOST else frozenset()) | lost
+        # A run that has been sent may tell of what was lost, and the copy come behind it.
+        may_be_whole = self.sent or self.words - LOST
+        words = (kept if may_be_whole else frozenset()) | lost
         copy = Session(
             session_id,
             self.on_timeout,
@@ -171,7 +196,8 @@ class Session:
             words=words,
             has_memory=self.has_memory,
             is_saved=None if is_fork else True,
-            has_snapshot=True if self.has_memory and not lost else None,
+            has_snapshot=True if self.has_memory and not lost and not self.holds_much else None,
+            holds_much=(self.holds_much and None) if is_fork else False,
             is_live_copy=is_fork,
             files=dict(self.files),
             data=self.data,
@@ -196,6 +222,8 @@ class Session:
         """A run has been sent of which there is no answer (yet): it may have done anything."""
         every = self.live | self.completed | {EMPTY}
         self.live |= {memory.changed_by(script) for memory in every}
+        # It may be the first, and those that were sent before it come behind it.
+        self.live |= {Memory(script.token, 1 + behind) for behind in range(1 + len(self.sent))}
         self.completed |= self.live
         for path, content in script.files.items():
             self.may_write(path, content)
@@ -206,6 +234,9 @@ class Session:
         self.has_snapshot = self.has_snapshot or None
         if script.fate is not None:
             self.words |= self.words_of(script.fate)
+            self.has_snapshot = None
+        if script.holds_much or script.fate is not None:
+            self.holds_much = None if script.holds_much or self.holds_much else self.holds_much
             self.has_snapshot = None
         self.ooms |= {0} | {number + 1 for number in self.ooms if script.fate is Fate.RAN_OUT}
         self.has_memory = self.has_memory or None
@@ -237,9 +268,8 @@ class Session:
         told, words = answer["memory"], self._words_now(meanwhile)
         lives = self._check_ending(script, answer, meanwhile)
         if answer["exit_code"] is None or answer["started_at"] is None:
-            # It never began, or the service's end came between: it tells of nothing.
-            unseen = UNSEEN if Fate.CRASHED in meanwhile else frozenset[str]()
-            hold(told in words | KEPT | unseen, "memory is", told, sorted(words), answer)
+            # It never began, or the service's end came between: the next one tells the same.
+            hold(told in words | KEPT, "memory is", told, sorted(words), answer)
             self.may_run(script)
             self.sent.remove(script.code)
             if told not in KEPT:
@@ -256,6 +286,8 @@ class Session:
             # What brings the memory back does not bring back what was lost before.
             allowed = LOST if words == LOST else allowed - KEPT
         hold(told in allowed, "memory is", told, sorted(allowed), answer, self)
+        if told in LOST and self.holds_much and script.fate in REPLACING - {Fate.RAN_OUT}:
+            hold(_HELD in answer["memory_detail"], "memory is lost, and not as told", answer, self)
         found = None if seen is None else self._check_seen(seen)
         self._check_memory(told, found, lives, words)
         self._take_over(script, answer, found, lives)
@@ -272,16 +304,24 @@ class Session:
         """What there is for the next time that the kernel ends."""
         match lives, told:
             case True, _:
-                self.has_snapshot, self.ooms = True, frozenset({0})
+                if script.holds_much:
+                    self.holds_much = True
+                elif told not in KEPT or self.dozes:
+                    self.holds_much = self.holds_much and None
+                self.has_snapshot = None if self.holds_much is None else not self.holds_much
+                self.ooms = frozenset({0})
             case False, "lost":
                 # There is a new one.
                 self.has_snapshot, self.is_live_copy, self.ooms = False, False, frozenset({0})
+                self.holds_much = False
             case False, _:
                 self.has_snapshot = True
+                self.holds_much = self.holds_much and None
                 if script.fate is Fate.RAN_OUT:
                     self.ooms = frozenset(number + 1 for number in self.ooms)
             case _:
                 self.has_snapshot = None
+                self.holds_much = None if script.holds_much or self.holds_much else self.holds_much
                 self.ooms |= {0}
 
     def _words_now(self, meanwhile: Iterable[Fate]) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """The negative controls: whatever a service could get wrong, the model finds out."""
 
 import json
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -110,6 +111,38 @@ def test_without_a_snapshot_the_memory_is_lost_with_the_kernel():
         assert session.words == {"lost"}
 
 
+@pytest.mark.parametrize(
+    ("is_saved", "words"), [(True, {"restored"}), (False, {"lost"}), (None, {"restored", "lost"})]
+)
+def test_without_a_service_there_is_what_was_saved_and_no_more(is_saved, words):
+    session = session_with(is_saved=is_saved, marks={"1000.1"})
+    session.befell(Fate.ORPHANED)
+    assert (session.words, session.marks) == (words, set())
+    session = session_with(EMPTY)
+    session.befell(Fate.ORPHANED)
+    assert session.words == {"kept"}
+
+
+def test_a_kernel_that_held_more_than_is_copied_is_lost_with_its_memory_and_that_is_said():
+    hold, deaf = scripts.hold(nonce="n", token="s-token"), scripts.be_deaf(nonce="m", token="t")
+    end = {"exit_code": 124, "timed_out": True, "status": "timed_out"}
+    why = "it died; there is no snapshot of the memory: the session held 116 MiB, and it is"
+    for memory, detail, is_true in (
+        ("lost", why, True),
+        ("lost", "it died", False),
+        ("restored", why, False),
+    ):
+        session = session_with()
+        session.ran(hold, answer(hold))
+        found = KEPT.changed_by(hold)
+        last = answer(deaf, found=found, memory=memory, memory_detail=detail, **end)
+        with nullcontext() if is_true else pytest.raises(Violation, match="memory is"):
+            session.ran(deaf, last)
+            assert session.holds_much is False
+    session.befell(Fate.SLEPT)
+    assert session.holds_much is False
+
+
 def test_memory_that_runs_out_for_the_third_time_in_a_row_is_lost():
     script = Script("n", "s-token", exit_codes=frozenset({137}), fate=Fate.RAN_OUT)
     session = session_with()
@@ -132,6 +165,14 @@ def test_what_a_copy_lost_it_tells_however_often_the_service_ends():
         for end in (Fate.STOPPED, Fate.CRASHED):
             copy.befell(end)
             assert copy.words == {"lost"}
+
+
+def test_what_a_run_may_have_told_of_a_copy_of_what_it_left_need_not_tell():
+    session = session_with()
+    session.befell(Fate.RESTARTED)
+    session.may_run(SCRIPT)
+    for fate in (Fate.COPIED, Fate.FORKED):
+        assert session.copy("copy", fate).words == {"lost", "restored"}
 
 
 def test_a_live_copy_outlives_the_service_once_somebody_has_been_told_of_it():
@@ -168,6 +209,20 @@ def test_a_run_that_ended_before_the_service_was_killed_tells_of_what_was_before
             session.ran(SCRIPT, answer(found=found, memory=word))
 
 
+@pytest.mark.parametrize(("fate", "right"), [(None, "kept"), (Fate.SLEPT, "restored")])
+def test_a_run_that_waited_when_the_service_was_killed_says_what_the_next_one_finds(fate, right):
+    never_begun = {"status": "interrupted", "exit_code": None, "started_at": None, "stdout": ""}
+    for word, is_true in ((right, True), ("lost", False)):
+        session = session_with()
+        if fate is not None:
+            session.befell(fate)
+        session.begun, session.meanwhile = {"run_1": SCRIPT}, frozenset({Fate.CRASHED})
+        session.may_run(SCRIPT)
+        session.befell(Fate.CRASHED)
+        with nullcontext() if is_true else pytest.raises(Violation, match="memory is 'lost'"):
+            session.ran(SCRIPT, answer(memory=word, **never_begun))
+
+
 def test_a_name_too_many_is_found_out():
     looked = {"names": ["counter", "stray", "token"]}
     with pytest.raises(Violation, match="stray"):
@@ -194,6 +249,14 @@ def test_of_a_run_without_an_answer_both_outcomes_are_taken_and_no_third():
         else:
             with pytest.raises(Violation, match="memory is"):
                 session.ran(SCRIPT, answer(found=found))
+
+
+def test_runs_that_were_sent_together_are_taken_in_either_order():
+    session, other = session_with(EMPTY), Script("m", "other")
+    for script in (SCRIPT, other):
+        session.may_run(script)
+    first = {Memory(token, counter) for token in ("s-token", "other") for counter in (1, 2)}
+    assert session.copy("copy", Fate.FORKED).live == {EMPTY, *first}
 
 
 @given(

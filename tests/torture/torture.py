@@ -7,18 +7,30 @@ from typing import Final
 
 from tests.torture import world
 from tests.torture.checking import Checker
-from tests.torture.choices import KILL_KERNEL, TOGETHER, Choices
+from tests.torture.choices import (
+    BE_DEAF,
+    HOLD,
+    HOLD_AND_BE_DEAF,
+    KILL_KERNEL,
+    TOGETHER,
+    Choices,
+)
 from tests.torture.expectations import Fate
 from tests.torture.journal import Journal
 from tests.torture.model import Model
 from tests.torture.requests import Delete, Request
 from tests.torture.sending import Sender
-from tests.torture.service import Service
+from tests.torture.service import LONG_GRACE, SHORT_GRACE, Service
 from tests.torture.session import FINAL, Session
 from tests.torture.violation import hold
 
 KILL_SERVICE: Final = "kill the service"
+ORPHAN_KERNELS: Final = "kill the service and start it when all has ended"
 STOP_SERVICE: Final = "stop the service"
+_IN_A_KILL: Final = 0.8
+"""How many of the kills come in the midst of requests."""
+_FORKS_IN_A_KILL: Final = 0.5
+"""In how many of those one of them is a fork."""
 _BETWEEN_THOROUGH_CHECKS: Final = 25
 _WAIT_SECONDS: Final = 60
 _AT_ONCE: Final = 0.3
@@ -28,7 +40,10 @@ _FORK: Final = "/api/sessions/{session_id}/fork"
 
 @dataclass(frozen=True)
 class Plan:
-    """So many operations, with so many ends of the service among them, by this seed."""
+    """So many operations, with so many ends of the service among them, by this seed.
+
+    Behind one in three `kills` no service comes before everything has ended.
+    """
 
     seed: int
     operations: int
@@ -47,12 +62,14 @@ class Torture:
         self._model = Model()
         self._sender = Sender(service, self._model, journal)
         self._checker = Checker(service, self._model, self._sender, journal, self._random)
+        self._ends = self._when_it_ends()
+        self._start_service()
         can_fork = _FORK in self._sender.json("/openapi.json")["paths"]
         self._choices = Choices(self._random, self._model, can_fork)
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Do it all; `progress` is told how many operations have been done."""
-        ends = self._when_it_ends()
+        ends = self._ends
         done = 0
         while (done := self._journal.operations.total()) < self._plan.operations or ends:
             progress(done)
@@ -67,7 +84,9 @@ class Torture:
         self._finish()
 
     def _when_it_ends(self) -> list[tuple[int, str]]:
-        kinds = [KILL_SERVICE] * self._plan.kills + [STOP_SERVICE] * self._plan.stops
+        orphaning = (self._plan.kills + 1) // 3
+        kinds = [KILL_SERVICE] * (self._plan.kills - orphaning)
+        kinds += [ORPHAN_KERNELS] * orphaning + [STOP_SERVICE] * self._plan.stops
         self._random.shuffle(kinds)
         apart = self._plan.operations / (len(kinds) + 1)
         moments = (apart * (n + 0.5 + self._random.random()) for n in range(len(kinds)))
@@ -91,6 +110,9 @@ class Torture:
                 self._settle(session)
             if operation == KILL_KERNEL:
                 self._kill_kernel(session)
+            elif operation == HOLD_AND_BE_DEAF:
+                for each in (HOLD, BE_DEAF):
+                    self._alone(self._choices.request(each, session))
             else:
                 touched = self._alone(self._choices.request(operation, session))
         self._checker.quickly(touched)
@@ -99,10 +121,12 @@ class Torture:
         self._sender.alone(request)
         return request.touches
 
-    def _several(self) -> list[Request]:
+    def _several(self, *first: str) -> list[Request]:
         requests: list[Request] = []
-        for _ in range(self._random.randint(2, 5)):
+        for number in range(self._random.randint(2, 5)):
             operation = self._choices.operation(together=True)
+            if number < len(first):
+                operation = first[number]
             same = self._random.random() < 0.5 and requests
             session = (
                 self._model.sessions[requests[-1].session_id] if same else self._choices.session()
@@ -191,14 +215,18 @@ class Torture:
         if how == STOP_SERVICE:
             self._stop()
         else:
-            self._kill_service()
-        self._journal.note("==== start the service")
-        self._service.start()
+            self._kill_service(is_over=how == ORPHAN_KERNELS)
+        self._start_service()
         self._resolve()
         for session in list(self._model.sessions.values()):
             if session.begun:
                 self._settle(session)
         self._checker.thoroughly()
+
+    def _start_service(self) -> None:
+        self._journal.note("==== start the service")
+        is_short = self._ends and self._ends[0][1] == ORPHAN_KERNELS
+        self._service.start(SHORT_GRACE if is_short else LONG_GRACE)
 
     def _stop(self) -> None:
         for session in self._model.sessions.values():
@@ -209,17 +237,34 @@ class Torture:
         world.check_nothing_is_left(self._service)
         self._checker.ended("nothing is left of a service that was stopped")
 
-    def _kill_service(self) -> None:
-        requests = self._several() if self._model.sessions and self._random.random() < 0.8 else []
-        if requests:
-            self._sender.together(requests, self._service.kill)
+    def _kill_service(self, *, is_over: bool) -> None:
+        """Kill it, live copies and all; where that `is_over`, see everything end."""
+        fate = Fate.ORPHANED if is_over else Fate.CRASHED
+        can_fork = self._choices.can_fork and self._model.sessions
+        if can_fork:
+            self._have_live_copies()
+        if self._model.sessions and self._random.random() < _IN_A_KILL:
+            first = ["fork"] if can_fork and self._random.random() < _FORKS_IN_A_KILL else []
+            self._sender.together(self._several(*first), self._service.kill)
         else:
             self._service.kill()
+        if is_over:
+            world.check_all_has_ended(self._service)
+            self._checker.ended("nothing is left of a service that was killed, and its kernels")
+        elif any(session.is_live_copy for session in self._model.sessions.values()):
+            self._checker.ended("live copies outlived a service")
         for session in self._model.sessions.values():
             for script in session.begun.values():
                 session.may_run(script)
-                session.meanwhile |= {Fate.CRASHED}
-        self._model.befell_all(Fate.CRASHED)
+                session.meanwhile |= {fate}
+        self._model.befell_all(fate)
+
+    def _have_live_copies(self) -> None:
+        session = self._choices.session()
+        if session.begun:
+            self._settle(session)
+        for operation in ("run", "fork"):
+            self._alone(self._choices.request(operation, session))
 
     def _resolve(self) -> None:
         """Ask for the sessions of which nobody knows whether they are there."""

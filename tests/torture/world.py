@@ -155,10 +155,17 @@ def check_workspaces(service: Service, sessions: Iterable[str]) -> None:
 
 def check_nothing_is_left(service: Service) -> None:
     """After an end in good order: no process, no socket, no half-made or half-deleted directory."""
-    check_nothing_runs()
-    left = list(service.runtime.glob("*/"))
+    check_all_has_ended(service)
+    left: list[Path] = []
     for name in ("joining", "spares", "staging", "trash"):
         left += (service.data / f"workspaces.{name}").iterdir()
-    left += [path for path in service.scratch if path.exists()]
+    hold(not left, "left behind:", *map(str, left))
+
+
+def check_all_has_ended(service: Service) -> None:
+    """After a kill that no service came behind: no process, no socket, no control group."""
+    check_nothing_runs()
+    left = list(service.runtime.glob("*/"))
+    left += [path for path in (service.data / "caretaker", *service.scratch) if path.exists()]
     left += groups_of(service.pids)
     hold(not left, "left behind:", *map(str, left))

@@ -329,21 +329,33 @@ async def test_an_accepted_run_that_is_stored_behind_a_later_one_is_in_the_histo
     assert (delivery.run_id, delivery.url) == ("run_s_1", url)
 
 
-async def test_an_accepted_run_that_no_service_saw_through_is_interrupted(
-    database, sessions, tmp_path
-):
+async def test_accepted_runs_are_there_in_order_until_they_have_ended(database, sessions, runs):
     await sessions.add(record())
     accepted = AcceptedStore(database)
-    await accepted.accept(Accepted("run_x", "s", BEGIN, "1", None), None)
-    store = RunStore(database, 3, tmp_path / "another")
-    await store.open()
-    run = await store.get("s", "run_x")
-    assert (run.status, run.exit_code, run.memory) == ("interrupted", None, "lost")
-    await store.close()
-    again = RunStore(database, 3, tmp_path / "another")
-    await again.open()
-    assert len(await again.latest("s")) == 1
-    await again.close()
+    later = BEGIN + timedelta(seconds=1)
+    second = Accepted("run_a", "s", later, "2", "https://example.com/")
+    first = Accepted("run_s_1", "s", BEGIN, "1", None)
+    for each in (second, first):
+        await accepted.accept(each, None)
+    assert await accepted.unfulfilled() == [first, second]
+    await runs.finish(run_of(), 1, "1", was_pending=True)
+    assert await accepted.unfulfilled() == [second]
+
+
+async def test_runs_that_never_began_leave_what_is_kept_of_the_memory(sessions, runs):
+    for name, kept in (("a", None), ("b", KeptMemory("", 0, "why")), ("c", KeptMemory("t", 0))):
+        await sessions.add(record(name, memory=kept))
+        await runs.finish(never_begun(name, 1), 1, "")
+        expected = kept and replace(kept, run_count=1)
+        assert (await sessions.get(name)).memory == expected
+    await runs.finish(run_of("c", 2), 2, "")
+    await runs.finish(never_begun("c", 3), 3, "")
+    # One had begun in between.
+    assert (await sessions.get("c")).memory == expected
+
+
+def never_begun(session_id, number):
+    return run_of(session_id, number).model_copy(update={"started_at": None, "queued_at": BEGIN})
 
 
 async def test_a_run_is_not_accepted_for_a_session_that_is_gone(database):
