@@ -3,12 +3,14 @@
 Theory of operation. A fork costs the parent twice: once for the page tables, and then for each page
 that it writes to, which is copied first. A run that does nothing writes to a thousand pages (the
 counts of references are all over the heap), and would be some milliseconds slower behind each
-snapshot. Those pages are the same each time. So once, behind a short run, they are looked up: those
-that this process has for itself while a snapshot lives (/proc/self/pagemap). After each fork from
-then on they are copied at once, while nobody waits for a run, a few at a time.
+snapshot. Those pages are much the same each time. So now and then, behind a short run, they are
+looked up: those that this process has for itself while a snapshot lives (/proc/self/pagemap). After
+each fork from then on they are copied a few at a time, until the next run comes. One that comes at
+once is better off copying what it needs than waiting for all of them.
 """
 
 import array
+import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ _LARGEST_MAPPING = 16 << 20
 """A larger one is full of the code's data rather than of what each run needs."""
 _MOST_PAGES = 4096
 _AT_A_TIME = 64
-_LEARN_AGAIN = 64
+LEARN_AGAIN = 64
+"""So many times they are copied, then they are looked up anew."""
 
 Range = tuple[int, int]
 
@@ -33,12 +36,12 @@ class HotPages:
 
     def __init__(self) -> None:
         self._ranges: list[Range] = []
-        self._age = _LEARN_AGAIN
+        self._age = LEARN_AGAIN
+        self._timer: asyncio.TimerHandle | None = None
 
     def learn(self) -> None:
         """Behind a short run, with a snapshot from before it: look up what it has written to."""
-        self._age += 1
-        if self._age < _LEARN_AGAIN:
+        if self._age < LEARN_AGAIN:
             return
         self._age = 0
         with contextlib.suppress(OSError, ValueError):
@@ -46,8 +49,30 @@ class HotPages:
             pages = sum(size for _, size in ranges) // _PAGE_BYTES
             self._ranges = ranges if pages <= _MOST_PAGES else []
 
+    def copy_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """After a fork: copy them behind what else there is to do, until `stop`."""
+        steps = self.copy()
+
+        def step() -> None:
+            if next(steps, self) is not self:
+                go_on()
+
+        def go_on() -> None:
+            # Not `call_soon`: what has come by then goes first.
+            self._timer = loop.call_later(0, step)
+
+        go_on()
+
+    def stop(self) -> None:
+        """A run has come."""
+        if self._timer is not None:
+            self._timer.cancel()
+
     def copy(self) -> Iterator[None]:
-        """After a fork, a few at each step; the last time it ends."""
+        """A few at each step; none once before they are looked up, or none would ever drop out."""
+        self._age += 1
+        if self._age == LEARN_AGAIN:
+            return
         for start in range(0, len(self._ranges), _AT_A_TIME):
             for address, size in self._ranges[start : start + _AT_A_TIME]:
                 # Of what is mapped no more, there is nothing to copy.

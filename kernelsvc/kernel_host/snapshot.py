@@ -33,7 +33,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,7 @@ class Snapshots:
             self._taken = asyncio.get_running_loop().create_future()
             self._again(0)
             await self._taken
+        self._hot_pages.stop()
         self._began, self._cpu_began = time.monotonic(), time.thread_time()
 
     def _take(self) -> None:
@@ -230,12 +231,7 @@ class Snapshots:
         self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
-        self._copy_hot_pages(self._hot_pages.copy())
-
-    def _copy_hot_pages(self, steps: Iterator[None]) -> None:
-        """Between what else there is to do."""
-        if next(steps, self) is not self:
-            self._loop.call_soon(self._copy_hot_pages, steps)
+        self._hot_pages.copy_soon(self._loop)
 
     def _cannot_be_carried(self) -> dict[str, int]:
         """How many there are of what no copy has; `Descriptors` knows of more."""
