@@ -94,6 +94,8 @@ class Choices:
             return Create("create", new.id, new)
         if operation in _RUNS:
             make = _RUNS[operation][1]
+            if operation == HOLD and session.has_lent:
+                make = scripts.hold_again
             return Run(operation, session.id, self._script(make, session))
         match operation:
             case "background":
