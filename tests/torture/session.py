@@ -207,7 +207,8 @@ class Session:
             data=self.data,
         )
         if is_fork:
-            copy.inherited = {self.codes[run_id]: run for run_id, run in self.runs.items()}
+            own = {self.codes[run_id]: run for run_id, run in self.runs.items()}
+            copy.inherited = self.inherited | own
             copy.unanswered = [*self.unanswered, *self.sent]
         return copy
 
