@@ -231,6 +231,43 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
             assert len(receiver.got) == 1
 
 
+SLOW_TO_SAVE = """
+import os, time
+class Slow:
+    def __reduce__(self):
+        open("saving", "w").close()
+        while not os.path.exists("go"): time.sleep(0.01)
+        return Slow, ()
+x, slow = 1, Slow()
+"""
+
+
+async def test_a_kernel_that_was_brought_back_is_found_again_from_the_answer_on(make_lives):
+    lives = make_lives()
+    async with lives.life() as api:
+        await api.create()
+        await api.run(SLOW_TO_SAVE)
+        run = asyncio.create_task(api.run("x = 2\nwhile True: pass", timeout=0.3))
+        await api.until_running()
+        # It has the turn behind the run, and keeps it.
+        copying = asyncio.create_task(api.send("POST", "/api/sessions/s/duplicate", {}))
+        assert ((await run)["memory"], (await run)["timed_out"]) == ("restored", True)
+        await eventually(lives.workspace().joinpath("saving").exists)
+        lives.kill()
+        with pytest.raises(HTTPError):
+            await copying
+    lives.workspace().joinpath("go").touch()
+    async with lives.life() as api:
+        # What it is brought back to, should this cost it.
+        for number, memory in ((3, "restored"), (4, "restored"), (None, "kept")):
+            code = "x" if number is None else f"x = {number}\nimport os; os._exit(1)"
+            run = await api.run(code)
+            assert run["memory"] == memory, run
+        assert run["text"] == "1"
+        assert (await api.session())["run_count"] == 5
+        lives.note()
+
+
 BEGUN = {
     "wake": "*/host-*",
     "sleep": "s/leaving",
