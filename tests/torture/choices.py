@@ -47,7 +47,7 @@ _OTHERS: Final = {
     "get": 5,
     "delete file": 3,
     "data": 4,
-    "delete": 3,
+    "delete": 8,
 }
 KILL_KERNEL: Final = "kill the kernel from outside"
 HOLD_AND_BE_DEAF: Final = "hold much and be deaf"
