@@ -93,7 +93,7 @@ class Keeper:
         self.heard.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.heard.setblocking(False)
         self._latest: Snapshot | Refusal = Refusal(EVERY_RUN, NOT_ANY)
-        self._before: Snapshot | None = None
+        self._before: Snapshot | Refusal | None = None
         self._may_end = False
         self._coming: set[int] = set()
         self._newest = 0
@@ -165,14 +165,13 @@ class Keeper:
             return
 
     def _replace(self, latest: Snapshot | Refusal) -> None:
-        if self._before is not None:
+        if isinstance(self._before, Snapshot):
             self._before.kill()
         self._before, self._latest, before = None, latest, self._latest
-        if isinstance(before, Snapshot):
-            if self._may_end:
-                self._before = before
-            else:
-                before.kill()
+        if self._may_end:
+            self._before = before
+        elif isinstance(before, Snapshot):
+            before.kill()
         self._may_end = False
 
     def knows(self, pid: int) -> bool:
@@ -193,15 +192,16 @@ class Keeper:
 
     def has_word_of(self, run: str) -> bool:
         """Whether there is such a snapshot, or the kernel has said that there will be none."""
-        return isinstance(self.of(run), Snapshot) or self._latest.run == run
+        return any(each is not None and each.run == run for each in (self._latest, self._before))
 
     def of(self, run: str) -> Snapshot | str:
         """The snapshot of the memory after `run`, which stays; or why there is none."""
         for snapshot in self._all():
             if snapshot.run == run:
                 return snapshot
-        if isinstance(self._latest, Refusal) and self._latest.run in (run, EVERY_RUN):
-            return self._latest.why
+        for each in (self._latest, self._before):
+            if isinstance(each, Refusal) and each.run in (run, EVERY_RUN):
+                return each.why
         return NOT_ANY
 
     def take(self, run: str) -> Snapshot | str:

@@ -124,7 +124,7 @@ class Pool:
             self._keeper = asyncio.create_task(self._keep(may_start))
 
     async def stop(self) -> None:
-        """End every member."""
+        """End every member; again, those that have been given back since."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)

@@ -61,12 +61,12 @@ class AdoptedSession(LiveSession):
         What is returned is done when the kernel has answered, or has turned out not to. None where
         a run may be going on: nobody knows when that will let the kernel answer.
         """
-        is_news = going is None or (going.has_news and not is_over)
+        is_news = going is None or ((going.has_news or going.is_replaced) and not is_over)
         self._memory.take_over(self._heir.told.more, is_news=is_news, has_file=has_file)
         if going is not None:
             self._background.follow(going.request_id, going.run_id)
         completed: str | None = self._heir.told.more["completed"]
-        if going is not None:
+        if going is not None and not going.is_replaced:
             completed = going.request_id if is_over else going.completed
         if not self._heir.has_kernel:
             self._slot.take_over(self._heir.seat, None, completed)
@@ -105,7 +105,7 @@ class AdoptedSession(LiveSession):
 
     async def _replace(self, going: Going | None) -> None:
         """The kernel has ended, and a run with it; its snapshot may be there."""
-        await self._memory.replace(_DIED)
+        await self._memory.replace(_DIED, going=going)
         if going is not None:
             most = self._policy.max_output_bytes
             job = RunJob.resumed(self._record.id, self._record.language, going, most)

@@ -38,7 +38,8 @@ async def execute(
 
     def begins(request_id: str) -> None:
         follow(request_id, job.run_id)
-        note(Going.of(job, request_id, timeout, on_timeout, started_at))
+        job.going = Going.of(job, request_id, timeout, on_timeout, started_at)
+        note(job.going)
 
     execution = kernel.execute(job.code, environment, request.stdin, job.events.add, begins, most)
     return await run_to_end(

@@ -17,6 +17,7 @@ class Going(BaseModel):
     `is_promised`: it is to be in the history however it ends. `data_seen` is what the session's
     data file was like then. With `has_news`, its answer is the first of the kernel's, and has to
     tell of the memory. `completed` is what the kernel calls the memory that it had before.
+    `is_replaced`: the run has cost its kernel, and another is there with that memory.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +37,7 @@ class Going(BaseModel):
     data_seen: tuple[int, int, int, int] | None
     has_news: bool
     completed: str | None
+    is_replaced: bool
 
     @classmethod
     def of(
@@ -59,8 +61,10 @@ class Going(BaseModel):
             data_seen=job.data_seen,
             has_news=job.has_news,
             completed=None,
+            is_replaced=False,
         )
 
-    def line(self, completed: str | None) -> bytes:
+    def line(self, completed: str | None, *, is_replaced: bool = False) -> bytes:
         """As JSON in one line, with what was completed before."""
-        return self.model_copy(update={"completed": completed}).model_dump_json().encode()
+        update = {"completed": completed, "is_replaced": is_replaced}
+        return self.model_copy(update=update).model_dump_json().encode()

@@ -60,6 +60,8 @@ class RunJob:
         self.data_seen: Signature | None = None
         # Whether its answer has to tell of the memory.
         self.has_news = False
+        # What a next service would have to know of it, once it has begun.
+        self.going: Going | None = None
         self._queued = time.monotonic()
 
     @classmethod
@@ -77,6 +79,7 @@ class RunJob:
         job.run_id, job.queued_at, job.started_at = going.run_id, going.queued_at, going.started_at
         job.queue_seconds = going.queue_seconds
         job.missing = MISSING
+        job.going = going
         if going.is_promised:
             job._was_accepted()
         return job

@@ -365,7 +365,7 @@ class LiveSession:
         else:
             wanted = ending.stopped in (None, Stop.INTERRUPT)
             why = result.why_it_ended(ending, exceeded)
-            await self._memory.replace(why, wanted=wanted)
+            await self._memory.replace(why, wanted=wanted, going=job.going)
         data_detail = await self._data.take()
         collected = job.collector.collected()
         run = job.result(

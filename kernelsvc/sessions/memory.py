@@ -30,6 +30,7 @@ from kernelsvc.kernels.seat import Offer, Seat
 from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
 from kernelsvc.sessions import result
 from kernelsvc.sessions.executing import snapshot_bytes, wants_snapshots
+from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
@@ -115,14 +116,21 @@ class SessionMemory:
         self.change, self.woken = _lost(why), Woken()
         self.outdate()
 
-    async def replace(self, why: str, *, wanted: bool = True) -> None:
-        """The kernel has ended: where that is wanted, and can be, put one with its memory there."""
+    async def replace(self, why: str, *, wanted: bool = True, going: Going | None = None) -> None:
+        """The kernel has ended: where that is wanted, and can be, put one with its memory there.
+
+        With a run that is `going`, it is that one which has cost it, and is to tell of it.
+        """
         are_taken = wants_snapshots(self._lasting.settings, self._sessions_policy)
         replaced = await self._slot.restore(wanted=wanted, are_taken=are_taken)
         change = result.change(why, replaced)
         if isinstance(replaced, result.Restored):
             # It holds what is in the file, if any: a run would have deleted that.
             self.change = change.behind(self.change)
+            # At once: what the kernel before could be replaced by there is no more.
+            before = self._slot.completed_run
+            run = None if going is None else going.line(before, is_replaced=True)
+            await self._slot.keep(self.told, run)
         else:
             self.lose(change.detail)
 

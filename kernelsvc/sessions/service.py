@@ -159,6 +159,8 @@ class SessionService:
             self.one_offs.close(),
             *(live.close() for live in self._live.values()),
         )
+        # Somebody may have taken a member just before, and had no use for it.
+        await self._pool.stop()
         self._live.clear()
 
     # ---- sessions

@@ -132,7 +132,15 @@ def test_a_refusal_takes_the_place_of_what_stood_and_is_told(keeper):
     keeper.hear(os.getpid())
     assert child.end() == -signal.SIGKILL
     assert keeper.take("two") == "too large"
-    keeper.in_kernel.send(b'{"run": "", "number": 1001, "why": "off"}')
+    for run in (b"three", b"four"):
+        keeper.in_kernel.send(
+            b'{"run": "%b", "number": 1001, "why": "too large for %b"}' % (run, run)
+        )
+        keeper.hear(os.getpid())
+        keeper.expect_end()
+    assert keeper.has_word_of("three")
+    assert keeper.take("three") == "too large for three"
+    keeper.in_kernel.send(b'{"run": "", "number": 1002, "why": "off"}')
     keeper.hear(os.getpid())
     assert keeper.take("any") == "off"
     assert keeper.take("any") == NOT_ANY

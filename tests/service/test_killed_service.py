@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import sys
 
 import pytest
@@ -229,6 +230,61 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
                 assert (await api.run("kept", name))["text"] == "1"
                 assert (await api.session(name))["run_count"] == (4 if name == "queued" else 3)
             assert len(receiver.got) == 1
+
+
+SLOW_TO_SAVE = """
+import os, time
+class Slow:
+    def __reduce__(self):
+        open("saving", "w").close()
+        while not os.path.exists("go"): time.sleep(0.01)
+        return Slow, ()
+x, slow = 1, Slow()
+"""
+
+
+async def test_a_kernel_that_was_brought_back_is_found_again_from_the_answer_on(make_lives):
+    lives = make_lives()
+
+    async def has_two_that_timed_out():
+        metrics = (await api.http.get("/metrics")).text
+        return 'kernelsvc_run_seconds_count{status="timed_out"} 2.0' in metrics
+
+    async with lives.life() as api:
+        await asyncio.gather(api.create(), api.create("unheard"))
+        await asyncio.gather(api.run(SLOW_TO_SAVE), api.run("x = 1", "unheard"))
+        unheard = await begin(api, "x = 2\nwhile True: pass", "unheard", timeout=0.5)
+        # Its result cannot be stored.
+        database = sqlite3.connect(lives.data / "kernelsvc.db", isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        run = asyncio.create_task(api.run("x = 2\nwhile True: pass", timeout=0.3))
+        await api.until_running()
+        # It has the turn behind the run, and keeps it.
+        copying = asyncio.create_task(api.send("POST", "/api/sessions/s/duplicate", {}))
+        assert ((await run)["memory"], (await run)["timed_out"]) == ("restored", True)
+        await eventually(lives.workspace().joinpath("saving").exists)
+        await eventually(has_two_that_timed_out)
+        lives.kill()
+        with pytest.raises(HTTPError):
+            await copying
+    database.close()
+    lives.workspace().joinpath("go").touch()
+    async with lives.life() as api:
+        # What it is brought back to, should this cost it.
+        for number, memory in ((3, "restored"), (4, "restored"), (None, "kept")):
+            code = "x" if number is None else f"x = {number}\nimport os; os._exit(1)"
+            run = await api.run(code)
+            assert run["memory"] == memory, run
+        assert run["text"] == "1"
+        assert (await api.session())["run_count"] == 5
+        run = await ended(api, unheard, "unheard")
+        assert (run["status"], run["memory"]) == ("interrupted", "restored")
+        assert run["memory_detail"].startswith("the run timed out and its kernel was replaced")
+        run = await api.run("x = 3\nimport os; os._exit(1)", "unheard")
+        assert run["memory"] == "restored"
+        run = await api.run("x", "unheard")
+        assert (run["text"], run["memory"]) == ("1", "kept")
+        lives.note()
 
 
 BEGUN = {

@@ -238,6 +238,14 @@ async def test_a_memory_that_hangs_the_kernel_that_restores_it_is_lost(make_sett
         assert "it took too long" in run["memory_detail"]
 
 
+async def test_what_takes_half_of_what_a_session_may_use_is_read_without_a_copy(api):
+    await api.create(limits={"memory": "192MiB"})
+    await api.run("x, y = bytes(90 << 20), 'y' * (1 << 20)")
+    await sleep(api)
+    run = await api.run("x.count(0), y.count('y')")
+    assert (run["text"], run["memory"]) == ("(94371840, 1048576)", "restored"), run
+
+
 @pytest.mark.parametrize("kind", ["link", "FIFO", "directory"])
 async def test_something_else_in_the_place_of_the_file_is_not_restored(
     api, memory_file, tmp_path, kind

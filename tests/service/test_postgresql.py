@@ -24,6 +24,7 @@ async def test_after_a_kill_all_that_was_acknowledged_is_there(make_lives):
             assert (await api.send("PUT", "/api/sessions/s/code", code)).status == 200
             for path in ("/api/sessions/a%00b", "/api/sessions/s/runs/a%00b"):
                 assert (await api.send("GET", path)).status == 400
+            created_at = (await api.session("asleep"))["created_at"]
             await api.create("data", metadata={"of": "creation"})
             patch = {"data": {"patched": True}, "metadata": {"\0": "\0"}}
             patched = await api.send("PATCH", "/api/sessions/s", patch)
@@ -45,6 +46,7 @@ async def test_after_a_kill_all_that_was_acknowledged_is_there(make_lives):
             # The stored code.
             run = (await api.send("POST", "/api/sessions/s/run", {})).json
             assert (run["text"], run["memory"]) == ("1", "kept")
+            assert (await api.session("asleep"))["created_at"] == created_at
             run = await api.run("kept", "asleep")
             assert (run["text"], run["memory"]) == ("1", "restored")
             lives.note()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ _SETTINGS: Final = {
     # It lives as long as a test does: no machine loses power meanwhile.
     "fsync": "off",
     "shared_buffers": "16MB",
+    # It gives times in its own zone.
+    "timezone": "Asia/Kolkata",
 }
 
 
@@ -50,8 +53,8 @@ class PostgreSQL:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # SIGINT: it does not wait for its clients.
-        self._server.send_signal(2)
+        # It does not wait for its clients then.
+        self._server.send_signal(signal.SIGINT)
         self._server.communicate(timeout=_SHUTDOWN_SECONDS)
         shutil.rmtree(self.directory)
 

@@ -47,7 +47,7 @@ _OTHERS: Final = {
     "get": 5,
     "delete file": 3,
     "data": 4,
-    "delete": 3,
+    "delete": 8,
 }
 KILL_KERNEL: Final = "kill the kernel from outside"
 HOLD_AND_BE_DEAF: Final = "hold much and be deaf"
@@ -94,6 +94,8 @@ class Choices:
             return Create("create", new.id, new)
         if operation in _RUNS:
             make = _RUNS[operation][1]
+            if operation == HOLD and session.has_lent:
+                make = scripts.hold_again
             return Run(operation, session.id, self._script(make, session))
         match operation:
             case "background":

@@ -157,6 +157,12 @@ _WAIT = """\
 import time as _time
 while not _os.path.exists({go!r}): _time.sleep(0.01)
 """
+_HOLD = f"""\
+import mmap as _mmap
+if "_held" not in globals():
+    _held = _mmap.mmap(-1, {HELD_BYTES}, flags=_mmap.MAP_PRIVATE | _mmap.MAP_ANONYMOUS)
+    _held[::4096] = bytes(len(range(0, len(_held), 4096)))
+"""
 _MUCH = "".join(f"{number:09}\n" for number in range(3000))
 
 
@@ -173,8 +179,13 @@ def much(**common: Any) -> Script:
 
 def hold(**common: Any) -> Script:
     """Takes more memory than is copied, in what sleep does not keep."""
-    act = f"_held = None; _held = memoryview(b'x' * {HELD_BYTES})"
-    return Script(act=act, holds_much=True, **common)
+    return Script(act=_HOLD, holds_much=True, **common)
+
+
+def hold_again(**common: Any) -> Script:
+    """The same where copies hold as much already, which is too much where it is not the same."""
+    codes = frozenset({0, 137})
+    return Script(act=_HOLD, exit_codes=codes, fate=Fate.RAN_OUT, holds_much=True, **common)
 
 
 def fail(**common: Any) -> Script:

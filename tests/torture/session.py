@@ -46,9 +46,10 @@ class Session:
     ended by itself, `words` are what the next answer may say. `has_memory` tells that it has run,
     or is a copy of one that has, `is_saved` that its memory is kept for when it wakes,
     `has_snapshot` that its kernel, or the one that wakes it, could be replaced by a snapshot; None
-    is perhaps. `holds_much`: its kernel holds more than is copied behind a run. `is_live_copy`: its
-    kernel may be in the sandbox of another session. `ooms` is how often in a row memory may have
-    run out. `files` and `data` have every content that may be there (None: no file).
+    is perhaps. `holds_much`: its kernel holds more than is copied behind a run; `has_lent`: live
+    copies may hold the same, which counts as its own. `is_live_copy`: its kernel may be in the
+    sandbox of another session. `ooms` is how often in a row memory may have run out. `files` and
+    `data` have every content that may be there (None: no file).
 
     `runs` are the answers that were given, `codes` what was run there, `begun` the runs that were
     taken and have had no answer, `sent` the code of those that still may have one, `unanswered`
@@ -69,6 +70,7 @@ class Session:
     is_saved: bool | None = False
     has_snapshot: bool | None = False
     holds_much: bool | None = False
+    has_lent: bool = False
     is_live_copy: bool = False
     ooms: frozenset[int] = frozenset({0})
     files: dict[str, frozenset[str | None]] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class Session:
         """A new session that has what this one has."""
         lost = self.words & LOST
         is_fork = fate is Fate.FORKED
+        self.has_lent |= is_fork and self.holds_much is not False
         kept = self._saved | WORDS[fate] if is_fork else self._saved
         # A run that has been sent may tell of what was lost, and the copy come behind it.
         may_be_whole = self.sent or self.words - LOST
@@ -198,12 +201,14 @@ class Session:
             is_saved=None if is_fork else True,
             has_snapshot=True if self.has_memory and not lost and not self.holds_much else None,
             holds_much=(self.holds_much and None) if is_fork else False,
+            has_lent=is_fork and self.has_lent,
             is_live_copy=is_fork,
             files=dict(self.files),
             data=self.data,
         )
         if is_fork:
-            copy.inherited = {self.codes[run_id]: run for run_id, run in self.runs.items()}
+            own = {self.codes[run_id]: run for run_id, run in self.runs.items()}
+            copy.inherited = self.inherited | own
             copy.unanswered = [*self.unanswered, *self.sent]
         return copy
 
@@ -295,7 +300,7 @@ class Session:
         self.words, self.has_memory, self.is_saved = KEPT, True, False
         self.kernel = seen.kernel if seen is not None and lives else None
         self.ran_at = seen.at if seen is not None else 0.0
-        if Fate.CRASHED in meanwhile:
+        if meanwhile & {Fate.CRASHED, Fate.ORPHANED}:
             # It may have ended before, and what it tells of be gone since.
             self.words, self.is_saved, self.kernel = words | KEPT, None, None
             self.has_snapshot = None

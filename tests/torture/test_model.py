@@ -190,6 +190,7 @@ def test_a_fork_has_the_history_of_its_source_and_no_other():
     session.ran(SCRIPT, answer())
     found = summary("run_2")
     session.copy("copy", Fate.FORKED).remembered([found])
+    session.copy("copy", Fate.FORKED).copy("copy of it", Fate.FORKED).remembered([found])
     for history in ([], [summary("run_2", memory="lost")], [found, summary("run_3", code="x")]):
         with pytest.raises(Violation):
             session.copy("copy", Fate.FORKED).remembered(history)

@@ -8,6 +8,7 @@ so a file that was not finished is none.
 """
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import PickleBuffer
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 MAGIC = b"kernelsvc-mem-1\n"
 """The number in it is the format's version."""
@@ -180,21 +181,26 @@ class Reader:
         if size > os.fstat(self._fd).st_size - offset:
             raise Unusable("it is cut short")
         found = bytearray(size)
+        part = _Part(self._fd, offset, size)
         done = 0
         with memoryview(found) as view:
             while done < size:
-                with view[done : done + _CHUNK] as part:
-                    got = os.preadv(self._fd, [part], offset + done)
+                with view[done : done + _CHUNK] as piece:
+                    got = part.readinto(piece)
                 if not got:
                     raise Unusable("it is cut short")
                 done += got
         return found
 
-    def read(self, frame: Frame) -> tuple[bytearray, list[Any]]:
-        """A frame's pickle and its buffers, checked; raises Unusable."""
+    def read(self, frame: Frame) -> tuple[IO[bytes], list[Any]]:
+        """A frame's pickle, as a file to read it from, and its buffers, checked; raises Unusable.
+
+        What is in the pickle is never in memory as a whole, beside what comes of it: that may be
+        more than the session may use.
+        """
         digest = hashlib.sha256()
-        pickled = self._read(frame.offset, frame.size)
-        digest.update(pickled)
+        for done in range(0, frame.size, _CHUNK):
+            digest.update(self._read(frame.offset + done, min(_CHUNK, frame.size - done)))
         end, buffers = frame.offset + frame.size, list[Any]()
         for offset, size, is_writable in frame.buffers:
             digest.update(bytes(offset - end))
@@ -204,7 +210,29 @@ class Reader:
             end = offset + size
         if digest.hexdigest() != frame.sha256:
             raise Unusable("it is damaged in the file")
-        return pickled, buffers
+        return io.BufferedReader(_Part(self._fd, frame.offset, frame.size)), buffers
+
+
+class _Part(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._offset = offset
+        self._left = size
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, into: Any) -> int:
+        """Read into a buffer; how much, 0 at the end."""
+        with memoryview(into) as view, view[: self._left] as room:
+            got = os.preadv(self._fd, [room], self._offset) if len(room) else 0
+        self._offset += got
+        self._left -= got
+        return got
 
 
 def _index(said: Any) -> Index:

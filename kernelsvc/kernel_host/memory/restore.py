@@ -1,7 +1,6 @@
 """Reading a namespace back, in a kernel that has just started."""
 
 import importlib.util
-import io
 import os
 import time
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ class _Restore:
             if left <= 0:
                 raise Unusable("there was no time left to read it")
             with within(left):
-                value, exports = Unpickler(io.BytesIO(pickled), buffers, self._find).load()
+                value, exports = Unpickler(pickled, buffers, self._find).load()
                 self._put(frame, value)
         except TooSlow:
             self._failed[key] = f"to read it takes more than {left:.2g} s"
