@@ -52,23 +52,32 @@ class DataFile:
         """Replace the file, whatever it has become, by one that holds `data`."""
         with directory_by_path(self._root) as root:
             ensure_directory(root, self._workspace, self._owner)
-        with self._opened() as workspace:
-            temporary = _NAME + b"." + secrets.token_hex(8).encode()
-            try:
-                self._write_new(workspace, temporary, data)
-                if _is_directory(workspace):
-                    aside = temporary + b".was-a-directory"
-                    os.rename(_NAME, aside, src_dir_fd=workspace, dst_dir_fd=workspace)
-                os.replace(temporary, _NAME, src_dir_fd=workspace, dst_dir_fd=workspace)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=workspace)
-                raise
-            self.seen = _signature(workspace)
+            with directory_at(root, self._workspace) as workspace:
+                self._replace(root, workspace, data)
+                self.seen = _signature(workspace)
 
-    def _write_new(self, workspace: int, name: bytes, data: dict[str, Any]) -> None:
+    def _replace(self, root: int, workspace: int, data: dict[str, Any]) -> None:
+        """Should the service be killed in between, what is left is beside the workspace.
+
+        There it is out of the code's sight, and goes when the service starts again.
+        """
+        token = secrets.token_hex(8).encode()
+        # No session is called so.
+        temporary = b"." + token
+        try:
+            self._write_new(root, temporary, data)
+            if _is_directory(workspace):
+                aside = _NAME + b"." + token + b".was-a-directory"
+                os.rename(_NAME, aside, src_dir_fd=workspace, dst_dir_fd=workspace)
+            os.replace(temporary, _NAME, src_dir_fd=root, dst_dir_fd=workspace)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=root)
+            raise
+
+    def _write_new(self, directory: int, name: bytes, data: dict[str, Any]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=workspace)
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
         with os.fdopen(fd, "w") as file:
             give(fd, self._owner)
             json.dump(data, file)

@@ -38,7 +38,7 @@ class Leaving:
         """
         if self._slot.kernel is not None:
             session_id = self._lasting.settings.id
-            memory = await self._memory.save()
+            memory = await self._memory.save(gives_way=True)
             if is_needed():
                 self._memory.outdate()
                 raise SessionBusy(session_id)

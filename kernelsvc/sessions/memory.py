@@ -96,7 +96,7 @@ class SessionMemory:
         self._slot = slot
         self._file = _File.NONE
         self._saving: Kernel | None = None
-        self._is_in_vain = False
+        self._gives_way = self._is_in_vain = False
         kept = record.memory
         self._kept = kept if kept and kept.run_count == record.run_count else None
         self.fell_asleep(record.run_count)
@@ -267,8 +267,12 @@ class SessionMemory:
         )
         return True
 
-    async def save(self) -> KeptMemory | None:
-        """Before the kernel ends: have it save. What to note in the record; None for nothing."""
+    async def save(self, *, gives_way: bool = False) -> KeptMemory | None:
+        """Have the kernel save. What to note in the record, of a copy too; None for nothing.
+
+        With `gives_way` it is in vain once a run has come.
+        """
+        self._gives_way = gives_way
         record = self._lasting.settings
         if self._slot.kernel is None:
             return self._kept
@@ -320,8 +324,8 @@ class SessionMemory:
         return lost, told is not None
 
     def hurry(self) -> None:
-        """A run has come: a save that is going on is in vain."""
-        if self._saving is not None:
+        """A run has come: a save that is going on may be in vain."""
+        if self._saving is not None and self._gives_way:
             self._is_in_vain = True
             self._saving.ring()
 

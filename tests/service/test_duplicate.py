@@ -26,6 +26,35 @@ SETTINGS = {
 ITS_OWN = {"id", "created_at", "last_run_at", "run_count", "state", "source_session_id"}
 
 
+SLOW_TO_SAVE = """
+import os, time
+class Slow:
+    def __reduce__(self):
+        open("saving", "w").close()
+        while not os.path.exists("go"): time.sleep(0.01)
+        return Slow, ()
+x, slow = 1, Slow()
+"""
+
+
+async def test_a_run_that_comes_meanwhile_does_not_cost_the_copy_its_memory(api):
+    await api.create()
+    await api.run(SLOW_TO_SAVE)
+    copying = asyncio.create_task(api.send("POST", PATH, {"new_id": "copy"}))
+
+    async def is_saving():
+        return "saving" in await paths(api)
+
+    await eventually(is_saving)
+    body = {"code": "x = 2", "background": True}
+    assert (await api.send("POST", "/api/sessions/s/run", body)).status == 202
+    await put(api, "go", b"")
+    assert (await copying).status == 201
+    run = await api.run("x", "copy")
+    assert (run["text"], run["memory"]) == ("1", "restored"), run
+    assert (await api.run("x"))["text"] == "2"
+
+
 async def test_a_copy_has_files_data_settings_and_code_and_is_independent_from_then_on(api):
     await api.create(data={"n": 1}, **SETTINGS)
     await api.send("PUT", "/api/sessions/s/code", {"code": "print(open('f').read())"})

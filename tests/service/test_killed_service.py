@@ -12,6 +12,7 @@ from httpx import HTTPError
 
 from kernelsvc.sandbox import cgroups
 from tests.service.test_callbacks import LOOPBACK, receiving
+from tests.service.test_duplicate import SLOW_TO_SAVE
 from tests.support.lives import Lives
 from tests.support.waiting import eventually
 
@@ -230,17 +231,6 @@ async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
                 assert (await api.run("kept", name))["text"] == "1"
                 assert (await api.session(name))["run_count"] == (4 if name == "queued" else 3)
             assert len(receiver.got) == 1
-
-
-SLOW_TO_SAVE = """
-import os, time
-class Slow:
-    def __reduce__(self):
-        open("saving", "w").close()
-        while not os.path.exists("go"): time.sleep(0.01)
-        return Slow, ()
-x, slow = 1, Slow()
-"""
 
 
 async def test_a_kernel_that_was_brought_back_is_found_again_from_the_answer_on(make_lives):

@@ -2,11 +2,13 @@
 
 import json
 import os
+from unittest.mock import Mock
 
 import pytest
 
 from kernelsvc.files import session_data
 from kernelsvc.files.session_data import DATA_FILE, DataFile, DataRead
+from kernelsvc.files.workspace import Workspaces
 
 
 @pytest.fixture
@@ -117,6 +119,25 @@ def test_data_of_exactly_the_bound_is_taken(file, path):
     read = file.read_if_changed()
     assert read is not None
     assert read.data == json.loads(content)
+
+
+def test_a_write_that_a_kill_cuts_short_leaves_nothing_once_the_next_service_is_there(
+    tmp_path, monkeypatch
+):
+    workspaces = Workspaces(tmp_path / "workspaces")
+    workspaces.open({"s"})
+    file = DataFile(workspaces.path("s"), max_bytes=1000)
+    file.write({"a": 1})
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", Mock(side_effect=KeyboardInterrupt))
+        killed.setattr(os, "unlink", Mock())
+        with pytest.raises(KeyboardInterrupt):
+            file.write({"a": 2})
+    assert os.listdir(workspaces.path("s")) == [DATA_FILE]
+    assert len(os.listdir(workspaces.root)) == 2
+    workspaces.open({"s"})
+    assert os.listdir(workspaces.root) == ["s"]
+    assert json.loads((workspaces.path("s") / DATA_FILE).read_bytes()) == {"a": 1}
 
 
 def make_trap(path, kind):
