@@ -60,13 +60,14 @@ def preload(wanted: Iterable[str] = ()) -> None:
 
 
 def reseed() -> None:
-    """Give this kernel random numbers of its own, where its host has imported what makes them.
+    """Give this kernel random numbers of its own, where what makes them has been imported.
 
-    Python's own `random` sees to that itself.
+    Python's own `random` sees to that itself. NumPy imports its own at its first use, and only then
+    it has any.
     """
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def import_from_workspace() -> None:

@@ -54,9 +54,17 @@ class _Manager(AsyncKernelManager):
     ZeroMQ aborts the kernel as it accepts one connection more.
     """
 
-    async def _async_post_start_kernel(self, **kwargs: Any) -> None:
-        assert self.provisioner is not None
-        await self.provisioner.post_launch(**kwargs)
+    async def launch(self, **kwargs: Any) -> HostedKernel:
+        """Have the provisioner launch it.
+
+        What `start_kernel` does, but for that socket, and for the hundredth of a second in which
+        that goes on to be in its pending state, so that jupyter_client's tests see it.
+        """
+        command, kwargs = await self.pre_start_kernel(**kwargs)
+        await self._async_launch_kernel(command, **kwargs)
+        assert isinstance(self.provisioner, HostProvisioner)
+        assert self.provisioner.kernel is not None
+        return self.provisioner.kernel
 
 
 class Launcher:
@@ -229,13 +237,9 @@ class Launcher:
         patience: float,
         memory: Memory | None = None,
     ) -> Kernel:
-        await manager.start_kernel(
+        process = seat.latest = await manager.launch(
             host=seat.inside, enclosure=seat.enclosure, env=seat.environment, memory=memory
         )
-        provisioner = manager.provisioner
-        assert isinstance(provisioner, HostProvisioner)
-        assert provisioner.kernel is not None
-        process = seat.latest = provisioner.kernel
         kernel = self._kernel(manager, process, on_late)
         is_copy = memory is not None and memory.root is not None
         try:

@@ -1,7 +1,7 @@
 """Where jupyter_client's kernel manager and a kernel host meet: a kernel provisioner.
 
 Registered as `kernelsvc-host-provisioner` under `jupyter_client.kernel_provisioners`; our
-kernelspec names it. The host is given to the manager: `start_kernel(host=..., enclosure=...,
+kernelspec names it. The host is given to the manager: `launch(host=..., enclosure=...,
 env=..., memory=...)`; with the last, the kernel has the memory of another (`hosted.Memory`).
 """
 
