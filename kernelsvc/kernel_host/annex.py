@@ -46,12 +46,13 @@ def open_annex(command: wire.OpenAnnex, held: int, sandbox: int, other: int, sec
     when that is hung up, the process ends.
     """
     program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
-    directories = _take_hold(command, other)
+    taken = _begin_to_take_hold(command, other)
     enter_as_master(sandbox, command.owner)
     # Only what is forked now is in the sandbox's namespace of processes.
     if os.fork() > 0:
         return
     check("unshare", LIBC.unshare(_NEW_MOUNTS))
+    directories = _receive(taken, len(command.directories))
     for path, directory in zip(command.directories, directories, strict=True):
         _mount(directory, path)
     become_user(sandbox)
@@ -69,18 +70,24 @@ def open_annex(command: wire.OpenAnnex, held: int, sandbox: int, other: int, sec
         service.recv(1)
 
 
-def _take_hold(command: wire.OpenAnnex, other: int) -> list[int]:
-    """Descriptors of copies of the mounts that the other sandbox has at these paths."""
+def _begin_to_take_hold(command: wire.OpenAnnex, other: int) -> socket.socket:
+    """The socket over which copies of the mounts come that the other sandbox has at these paths."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        if (pid := os.fork()) == 0:
+    with theirs:
+        if os.fork() > 0:
+            return ours
+        try:
             enter_as_master(other, command.owner)
             socket.send_fds(theirs, [b"-"], [_copy_of(path) for path in command.directories])
+        finally:
             os._exit(0)
-        theirs.close()
-        _, fds, _, _ = socket.recv_fds(ours, 1, len(command.directories))
-        os.waitpid(pid, 0)
-    if len(fds) < len(command.directories):
+
+
+def _receive(taken: socket.socket, count: int) -> list[int]:
+    """Their descriptors; raises OSError."""
+    with taken:
+        _, fds, _, _ = socket.recv_fds(taken, 1, count)
+    if len(fds) < count:
         raise OSError("the directories of the other session are not to be had")
     return fds
 

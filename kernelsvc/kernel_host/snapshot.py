@@ -270,9 +270,9 @@ class Snapshots:
                 if "root" not in what:
                     break
                 copied = [socket.socket(fileno=fd) for fd in fds]
-                if self._fork_copy():
+                if (before := self._fork_copy()) is not None:
                     ours.close()
-                    ours = self._move(what, without, *copied)
+                    ours = self._move(what, without, before, *copied)
                     break
                 for one in copied:
                     one.close()
@@ -295,35 +295,39 @@ class Snapshots:
         if os.getppid() != self._host_pid:
             os_exit(1)
 
-    def _fork_copy(self) -> bool:
-        """In a snapshot: fork what is to be a kernel, an orphan at once, which the host adopts.
+    def _fork_copy(self) -> int | None:
+        """In a snapshot: fork what is to be a kernel, an orphan soon, which the host adopts.
 
-        True in the copy, once it has been.
+        None; in the copy, a descriptor of the parent that it is about to lose.
         """
         if (between := os.fork()) > 0:
             os.waitpid(between, 0)
-            return False
-        has_ended = os.pidfd_open(os.getpid())
+            return None
+        before = os.pidfd_open(os.getpid())
         if os.fork() > 0:
             os_exit(0)
-        select.select([has_ended], [], [], ORPHAN_SECONDS)
-        os.close(has_ended)
-        return True
+        return before
 
     def _move(
         self,
         order: dict[str, Any],
         without: dict[str, int],
+        before: int,
         told: socket.socket,
         host: socket.socket,
     ) -> socket.socket:
-        """In a copy: be in its own root directory, and tell the host, the one of its snapshots."""
+        """In a copy: be in its own root directory, and tell the host, the one of its snapshots.
+
+        The host is its parent when the one `before` has ended.
+        """
         self._settle()
-        self._stay_with_host()
         # The other one's, which more than this object has.
         self._host.close()
         self._host = host
         lost = self._descriptors.move(order["root"])
+        select.select([before], [], [], ORPHAN_SECONDS)
+        os.close(before)
+        self._stay_with_host()
         told.send(json.dumps({"without": _in_words({**without, **lost})}).encode())
         return told
 
