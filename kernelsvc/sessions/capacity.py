@@ -6,6 +6,8 @@ been idle for longest is put to sleep; where every one is at work, the newcomer 
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import structlog
 from kernelsvc.errors import KernelsvcError, NoCapacity
 
 _MEMORY = Path("/proc/meminfo")
+_FIRST_USE_SECONDS = 0.05
+"""So long after one was started is none begun for the reserve: its first run is about to come."""
 
 log = structlog.get_logger()
 
@@ -85,6 +89,7 @@ class Capacity:
         self._starts = 0
         self._calm = asyncio.Event()
         self._calm.set()
+        self._calm_at = -math.inf
 
     @property
     def taken(self) -> int:
@@ -125,6 +130,7 @@ class Capacity:
         finally:
             self._starts -= 1
             if not self._starts:
+                self._calm_at = time.monotonic()
                 self._calm.set()
 
     async def may_prepare(self) -> bool:
@@ -133,6 +139,9 @@ class Capacity:
         There is to be twice as much memory left as must be: else it would soon have to go again.
         """
         await self._calm.wait()
+        while time.monotonic() < self._calm_at + _FIRST_USE_SECONDS:
+            await asyncio.sleep(_FIRST_USE_SECONDS)
+            await self._calm.wait()
         return not self._is_full() and not self._is_short_of_memory(2)
 
     async def relieve(self) -> None:
