@@ -206,27 +206,31 @@ class Launcher:
         memory = Memory(seat.latest, run)
         return await self._start(self._manager(seat, kernelspec), seat, on_late, patience, memory)
 
-    async def copy(
-        self, seat: Seat, source: Seat, kernelspec: str, on_late: LateSink, memory: Memory
-    ) -> Kernel:
-        """A copy of the kernel of another seat, in this one, which has had none; for a sandbox.
+    async def lodge(self, seat: Seat, source: Seat, kernelspec: str) -> None:
+        """Have an annex of a seat in the sandbox of another: the next kernel is a copy from there.
 
-        Raises KernelStartFailed, which says why there is no such memory, or what is in the way.
+        Raises KernelStartFailed.
         """
         landlord = source.landlord or source
         try:
             zygote = await self._zygote_for(self._argv(kernelspec))
             sandboxes = landlord.host.sandbox, seat.host.sandbox
-            opening = asyncio.to_thread(
-                Annex.open, zygote, self.isolation, seat.enclosure, *sandboxes
+            annex, _ = await asyncio.gather(
+                asyncio.to_thread(Annex.open, zygote, self.isolation, seat.enclosure, *sandboxes),
+                asyncio.to_thread(seat.enclosure.expect),
             )
-            opened = asyncio.create_task(opening)
-            manager = self._manager(seat, kernelspec)
-            annex = await opened
         except OSError as error:
             raise KernelStartFailed(error.strerror or str(error)) from error
         seat.lodge(landlord, annex)
-        memory = replace(memory, root=annex.root)
+
+    async def copy(self, seat: Seat, kernelspec: str, on_late: LateSink, memory: Memory) -> Kernel:
+        """A copy, in this seat, of a kernel in the sandbox that it has an annex in.
+
+        Raises KernelStartFailed, which says why there is no such memory, or what is in the way.
+        """
+        assert seat.annex is not None
+        memory = replace(memory, root=seat.annex.root)
+        manager = self._manager(seat, kernelspec)
         return await self._start(manager, seat, on_late, self._patience, memory)
 
     async def _start(

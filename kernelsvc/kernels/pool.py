@@ -141,15 +141,20 @@ class Pool:
         """How many members there are."""
         return sum(map(len, self._members.values()))
 
-    async def take(self, kind: Kind) -> Member | None:
-        """A member that answers, the caller's from now on; None where there is none."""
+    async def take(self, kind: Kind, *, answers: bool = True) -> Member | None:
+        """A member that answers, the caller's from now on; None where there is none.
+
+        It need not, where only its seat is wanted.
+        """
         self._claims[kind].append(time.monotonic())
         self._changed.set()
         members = self._members[kind]
         while members:
             member = members.popleft()
             try:
-                is_well = member.seat.is_usable and await member.kernel.answers(_ANSWER_SECONDS)
+                is_well = member.seat.is_usable and (
+                    not answers or await member.kernel.answers(_ANSWER_SECONDS)
+                )
             except BaseException:
                 self.discard(member)
                 raise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.host import KernelHost
-from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.hosted import HostedKernel
 from kernelsvc.kernels.keeping import Lifeline
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
@@ -129,11 +129,3 @@ class Seat:
     def _clear_away(self) -> None:
         self.enclosure.close()
         shutil.rmtree(self.place.runtime, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Offer:
-    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
-
-    seat: Seat
-    memory: Memory

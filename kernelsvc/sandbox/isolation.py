@@ -47,6 +47,11 @@ class Enclosure:
         """The files by which a process enters the control groups."""
         return self.cgroup.files if self.cgroup else []
 
+    def expect(self) -> None:
+        """Have the system be ready to move a process into the control groups; blocks."""
+        if self.cgroup is not None:
+            self.cgroup.expect()
+
     def started(self) -> None:
         """The process has been started, or could not be."""
         for fd in self.fds:

@@ -3,9 +3,10 @@
 Theory of operation. In a turn of the source's, its kernel makes a snapshot of its memory as it is
 (`KernelSlot.offer`), its data is taken over from its file, and its files are copied, as for a
 duplicate. While the turn lasts, no run can change what the copies are to have; so within it they
-come to be sessions, each with a kernel that is forked from that snapshot. Where none can be forked
-(the session sleeps, its language has no snapshots, there is no sandbox), they get the memory as
-duplicates do, by what sleep keeps. All of them come to be, or none.
+come to be sessions, each with a kernel that is forked from that snapshot, in a place that is made
+ready meanwhile (`lodgings`). Where none can be forked (the session sleeps, its language has no
+snapshots, there is no sandbox), they get the memory as duplicates do, by what sleep keeps. All of
+them come to be, or none.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from kernelsvc.models.memory import KeptMemory
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.duplicate import Duplicator, copy_of, memory_of_copy
 from kernelsvc.sessions.live import LiveSession
+from kernelsvc.sessions.lodgings import Offer
 from kernelsvc.sessions.memory import SessionMemory
 from kernelsvc.sessions.newcomers import Newcomers, new_session_id
 from kernelsvc.sessions.parts import SessionParts
@@ -75,7 +77,17 @@ class Forker:
         *,
         reseed: bool,
     ) -> None:
-        offer = await memory.offer()
+        async with memory.offer(len(ids), reseed=reseed) as offer:
+            await self._make_of(offer, source, ids, memory, made)
+
+    async def _make_of(
+        self,
+        offer: Offer | None,
+        source: LiveSession,
+        ids: list[str],
+        memory: SessionMemory,
+        made: list[LiveSession],
+    ) -> None:
         if offer is None:
             kept = await memory.save()
             kept = memory_of_copy(memory, kept, source.record, source.record.run_count)
@@ -93,7 +105,7 @@ class Forker:
                 live.begin_wake()
             return
         told = source.record.id, memory.lost
-        beginning = [live.become_copy(offer, *told, reseed=reseed) for live in made]
+        beginning = [live.become_copy(offer, *told) for live in made]
         for ended in await asyncio.gather(*beginning, return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended

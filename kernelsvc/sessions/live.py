@@ -15,7 +15,7 @@ import structlog
 
 from kernelsvc.errors import KernelsvcError, SessionBusy, SessionNotFound, ShuttingDown
 from kernelsvc.kernels.ladder import Ending, Stop, StopSignal
-from kernelsvc.kernels.seat import Offer, Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits
 from kernelsvc.models.run import Run, RunRequest
 from kernelsvc.models.session import SessionRecord, SessionState
@@ -27,6 +27,7 @@ from kernelsvc.sessions.executing import execute
 from kernelsvc.sessions.job import Jobs, RunJob, log_finished
 from kernelsvc.sessions.lasting import Lasting
 from kernelsvc.sessions.leaving import Leaving
+from kernelsvc.sessions.lodgings import Offer
 from kernelsvc.sessions.memory import NOT_PERSISTENT, SessionMemory, Woken
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.queue import RunQueue
@@ -253,11 +254,9 @@ class LiveSession:
     def _take_over(self) -> None:
         self._slot.internet = self._record.allow_internet_access
 
-    async def become_copy(
-        self, offer: Offer, source: str, lost: str | None, *, reseed: bool
-    ) -> None:
+    async def become_copy(self, offer: Offer, source: str, lost: str | None) -> None:
         """Begin with a kernel that is a copy of the session `source`'s; raises what prevents it."""
-        await self._turns.do(lambda: self._memory.become_copy(offer, source, lost, reseed=reseed))
+        await self._turns.do(lambda: self._memory.become_copy(offer, source, lost))
 
     async def between_runs(self, work: Callable[[SessionMemory], Awaitable[T]]) -> T:
         """Do something with files, data and the memory while no run goes on; raises QueueFull.

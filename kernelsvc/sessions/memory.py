@@ -18,6 +18,8 @@ import asyncio
 import math
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
@@ -26,12 +28,13 @@ import structlog
 
 from kernelsvc.files.own import MEMORY_FILE
 from kernelsvc.kernels.kernel import Kernel
-from kernelsvc.kernels.seat import Offer, Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.memory import KeptMemory, MemoryTold, NotRestored
 from kernelsvc.sessions import result
 from kernelsvc.sessions.executing import snapshot_bytes, wants_snapshots
 from kernelsvc.sessions.going import Going
 from kernelsvc.sessions.lasting import Lasting
+from kernelsvc.sessions.lodgings import Offer
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.room import Room
 from kernelsvc.sessions.slot import KernelSlot
@@ -134,27 +137,27 @@ class SessionMemory:
         else:
             self.lose(change.detail)
 
-    async def offer(self) -> Offer | None:
-        """The memory for live copies; None where there is none in a kernel that could be copied."""
+    @asynccontextmanager
+    async def offer(self, copies: int, *, reseed: bool) -> AsyncIterator[Offer | None]:
+        """Within, the memory for so many copies; None where no kernel has any to be copied."""
         if self._slot.kernel is None or self._file is _File.WAITS:
-            return None
+            yield None
+            return
         await self._replace_dead()
-        offer = await self._slot.offer()
-        if offer is not None:
-            # It is what is to be restored from now on, by a next service as well.
-            if offer.seat.lifeline is not None:
-                offer.seat.lifeline.outdate()
-            await self._slot.keep(self.told)
-        return offer
+        async with self._slot.offer(copies, reseed=reseed) as offer:
+            if offer is not None:
+                # It is what is to be restored from now on, by a next service as well.
+                if offer.seat.lifeline is not None:
+                    offer.seat.lifeline.outdate()
+                await self._slot.keep(self.told)
+            yield offer
 
-    async def become_copy(
-        self, offer: Offer, source: str, lost: str | None, *, reseed: bool
-    ) -> None:
+    async def become_copy(self, offer: Offer, source: str, lost: str | None) -> None:
         """Have a kernel that is a copy of the session `source`'s; raises as `KernelSlot.copy`.
 
         `lost` says why that has lost what it held before, where no answer of it has told it yet.
         """
-        without = await self._slot.copy(offer, reseed=reseed)
+        without = await self._slot.copy(offer)
         self._file, self._kept = _File.NONE, None
         self.change = result.of_copy(source, without, lost)
         await self._slot.keep(self.told)

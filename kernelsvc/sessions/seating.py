@@ -1,9 +1,12 @@
 """How a session comes by a seat for its kernels: one of the pool's, or one that is started."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
+from kernelsvc.errors import KernelStartFailed
 from kernelsvc.files.handover import NotHandedOver
 from kernelsvc.kernels.pool import Kind, Member
 from kernelsvc.kernels.seat import Seat
@@ -35,28 +38,61 @@ class Seating:
 
     async def from_pool(self, limits: Limits, internet: bool) -> Member | None:
         """A member of the pool, with the session's files in its place; None for none to be had."""
-        member = await self._pool.take(Kind(self._kernelspec, internet))
+        member = await self._take(internet)
+        return None if member is None else await self.move_in(member, limits)
+
+    async def lodging(self, landlord: Seat, internet: bool) -> Member | None:
+        """A member of the pool for a copy of the session, which is to `move_in`; or `give_up` it.
+
+        It has an annex in the sandbox of another seat. None for none to be had; raises NoCapacity.
+        """
+        member = await self._take(internet, answers=False)
+        if member is None:
+            return None
+        with self._refusing(member):
+            await self._launcher.lodge(member.seat, landlord, self._kernelspec)
+            return member
+        return None
+
+    async def _take(self, internet: bool, *, answers: bool = True) -> Member | None:
+        """A member of the pool, which takes up room from now on."""
+        member = await self._pool.take(Kind(self._kernelspec, internet), answers=answers)
         if member is None:
             return None
         try:
             await self._capacity.take()
-            try:
-                await asyncio.to_thread(self._move_to, member.seat, limits)
-            except BaseException:
-                self._capacity.give_back()
-                raise
-        except BaseException as error:
+        except BaseException:
             self._pool.discard(member)
-            if not isinstance(error, NotHandedOver | OSError):
-                raise
-            log.info("pool_member_refused", session_id=self._session_id, reason=str(error))
-            return None
+            raise
         return member
+
+    async def move_in(self, member: Member, limits: Limits) -> Member | None:
+        """Have the session's files and limits in a member's place; None where that cannot be."""
+        with self._refusing(member):
+            await asyncio.to_thread(self._move_to, member.seat, limits)
+            return member
+        return None
 
     def _move_to(self, seat: Seat, limits: Limits) -> None:
         self._launcher.limit(seat, limits)
         self._room.move_to(seat.place.workspace)
         seat.has_moved(self._room.path)
+
+    def give_up(self, member: Member) -> None:
+        """End a member that has been taken."""
+        self._capacity.give_back()
+        self._pool.discard(member)
+
+    @contextmanager
+    def _refusing(self, member: Member) -> Iterator[None]:
+        """Give the member up where what is within fails; what lies in the member is no error."""
+        try:
+            yield
+        except BaseException as error:
+            self.give_up(member)
+            if not isinstance(error, NotHandedOver | OSError | KernelStartFailed):
+                raise
+            log.info("pool_member_refused", session_id=self._session_id, reason=str(error))
 
     def needs_a_new_one(self) -> bool:
         """Whether there are files that a kernel must find when it starts; blocks."""

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -14,12 +14,12 @@ from kernelsvc.kernels.hosted import Memory
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.ladder import Grace, end, wait_event
 from kernelsvc.kernels.pids import pid_outside
-from kernelsvc.kernels.pool import Member
-from kernelsvc.kernels.seat import Offer, Seat
+from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import LimitExceeded, Limits, readable_size
 from kernelsvc.models.session import SessionRecord
 from kernelsvc.sessions.capacity import Capacity
 from kernelsvc.sessions.going import Going
+from kernelsvc.sessions.lodgings import Lodgings, Offer
 from kernelsvc.sessions.outliving import Outliving
 from kernelsvc.sessions.parts import SessionParts
 from kernelsvc.sessions.result import Lost, Restored
@@ -191,46 +191,58 @@ class KernelSlot:
         self._watch = asyncio.create_task(self._watch_for_death(kernel))
         return Restored(tuple(kernel.process.without))
 
-    async def offer(self) -> Offer | None:
-        """Its kernel's memory as it is, for live copies; None where none can be made."""
+    @asynccontextmanager
+    async def offer(self, copies: int, *, reseed: bool) -> AsyncIterator[Offer | None]:
+        """Within, its kernel's memory as it is for so many copies; None where none can be made."""
         kernel, seat = self.kernel, self.seat
         can_copy = self._has_snapshots and self._launcher.can_prepare
         if kernel is None or seat is None or not can_copy:
-            return None
-        try:
-            self._completed = await kernel.snapshot(_SNAPSHOT_SECONDS)
-        except TimeoutError:
-            return None
-        return Offer(seat, Memory(kernel.process, self._completed))
+            yield None
+            return
+        lodgings = Lodgings(self._seating, seat, copies, self.internet)
+        with self._capacity.hurry():
+            async with lodgings:
+                offer = None
+                with suppress(TimeoutError):
+                    run = self._completed = await kernel.snapshot(_SNAPSHOT_SECONDS)
+                    offer = Offer(seat, Memory(kernel.process, run, reseed=reseed), lodgings)
+                yield offer
 
-    async def copy(self, offer: Offer, *, reseed: bool) -> Sequence[str]:
+    async def copy(self, offer: Offer) -> Sequence[str]:
         """Have a copy of the kernel that is offered; what that one had which this has not.
 
         Raises KernelStartFailed, NoCapacity and WorkspaceFull.
         """
         began = time.monotonic()
         self.is_starting = True
-        memory = replace(offer.memory, reseed=reseed)
         try:
             with self._capacity.hurry():
-                await asyncio.to_thread(self._room.prepare)
-                member = await self._move_in()
-                seat = self._seat or await self._own_seat()
+                seat = await self._lodge(offer)
                 self.kernel = await self._launcher.copy(
-                    seat, offer.seat, self._kernelspec, self._on_late, memory
+                    seat, self._kernelspec, self._on_late, offer.memory
                 )
-            if member is not None:
-                # Nobody needs the kernel that waited there.
-                self._leaving = asyncio.create_task(member.kernel.close())
         except BaseException:
             await self.free()
             raise
         finally:
             self.is_starting = False
-        self._completed = memory.run
+        self._completed = offer.memory.run
         self._has_started(self.kernel, "copied", began)
         self._watch = asyncio.create_task(self._watch_for_death(self.kernel))
         return self.kernel.process.without
+
+    async def _lodge(self, offer: Offer) -> Seat:
+        """Have a seat with an annex beside the kernel that is to be copied."""
+        await asyncio.to_thread(self._room.prepare)
+        member = await offer.lodgings.take(self._seating, self.limits)
+        if member is None:
+            seat = await self._own_seat()
+            await self._launcher.lodge(seat, offer.seat, self._kernelspec)
+            return seat
+        self._seat = member.seat
+        # Nobody needs the kernel that waited there.
+        self._leaving = asyncio.create_task(member.kernel.close())
+        return self._seat
 
     def _has_started(self, kernel: Kernel, how: str, began: float) -> None:
         assert self._seat is not None
@@ -243,22 +255,16 @@ class KernelSlot:
         """The kernel of a member of the pool, with its seat; None where none can be had."""
         if await asyncio.to_thread(self._seating.needs_a_new_one):
             return None
-        member = await self._move_in()
+        member = await self._seating.from_pool(self.limits, self.internet)
         if member is None:
             return None
+        self._seat = member.seat
         if member.seat.enclosure.rlimits == member.rlimits:
             member.kernel.on_late = self._on_late
             return member.kernel
         # A process never gets back what it has been limited to.
         await member.kernel.close()
         return await self._launcher.start(member.seat, self._kernelspec, self._on_late)
-
-    async def _move_in(self) -> Member | None:
-        """Have the seat of a member of the pool, which is returned; None where none can be had."""
-        member = await self._seating.from_pool(self.limits, self.internet)
-        if member is not None:
-            self._seat = member.seat
-        return member
 
     async def _start_own(self) -> Kernel:
         """A kernel on the session's seat, which is started, too, where there is none."""

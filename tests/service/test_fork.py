@@ -188,10 +188,10 @@ async def test_all_copies_come_to_be_or_none(api, server):
     # The kernel is gone by the time that the second copy would be made of it.
     seats = iter([False, True])
 
-    async def copy(launcher, seat, source, *others):
+    async def copy(launcher, seat, kernelspec, on_late, memory):
         if next(seats):
-            source.latest.forget()
-        return await real(launcher, seat, source, *others)
+            memory.kernel.forget()
+        return await real(launcher, seat, kernelspec, on_late, memory)
 
     launcher = type(server.service._parts.launcher)
     real = launcher.copy

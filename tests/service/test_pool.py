@@ -1,6 +1,7 @@
 """Kernels that wait: given to sessions that are created or woken, and made their own."""
 
 import asyncio
+import errno
 import os
 import signal
 import threading
@@ -41,6 +42,11 @@ class Pooled:
     def how(self):
         """How the session that got a kernel last came by it."""
         return self._of("kernel_started")[-1].how
+
+    @property
+    def sandboxes(self):
+        """How many there are that sessions have."""
+        return self._server.service._capacity.taken
 
     def _of(self, event):
         return [record for record in self._records if record.message == event]
@@ -161,6 +167,40 @@ def test_a_session_with_internet_does_not_get_a_kernel_without_nor_the_other_way
         await service.api.create("open-too", allowInternetAccess=True)
         assert (await service.api.run(code, "open-too"))["stdout"] == "True\n"
         assert service.how() == "claimed"
+
+    io_loop.run_sync(use)
+
+
+def test_a_copy_is_where_a_kernel_waited_and_one_that_comes_to_nothing_leaves_nothing_there(
+    io_loop, pooled, monkeypatch
+):
+    service = pooled(pool_max=2)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "no space")
+
+    async def use():
+        await service.prepared()
+        await service.api.create()
+        await service.api.run("open('kept', 'w'); x = 1")
+        await service.prepared()
+        hosts = service.hosts()
+        answer = await service.api.send("POST", "/api/sessions/s/fork", {"session_ids": ["a"]})
+        assert answer.status == 201
+        run = await service.api.run("print(x); " + WHERE, "a")
+        assert (run["stdout"], service.how()) == ("1\n/workspace ['kept']\n", "copied")
+        used = service.sandboxes
+        await eventually(lambda: len(service.hosts()) > len(hosts))
+        assert set(hosts) < set(service.hosts())
+        await service.prepared()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Workspaces, "begin_copy", full)
+            answer = await service.api.send("POST", "/api/sessions/s/fork", {"count": 2})
+        assert answer.status == 507
+        assert service.sandboxes == used == 2
+        await eventually(lambda: len(named("annex")) == 1)
+        assert (await service.api.run("x", "a"))["memory"] == "kept"
 
     io_loop.run_sync(use)
 

@@ -1,0 +1,58 @@
+"""Where the kernels of live copies will be, made ready while it is seen to what they are to have.
+
+Theory of operation. A copy's kernel needs a seat, and an annex of it in the sandbox of the source's
+kernel (`kernels.annex`). Both are the same whatever the copy is: so members of the pool are made
+ready from the moment that copies are asked for, beside the snapshot of the memory and the copying
+of the files, which are moved in then. Where the pool has no more, a copy gets a seat of its own,
+once it has files. What no copy has taken is given up in the end.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Self
+
+from kernelsvc.kernels.hosted import Memory
+from kernelsvc.kernels.pool import Member
+from kernelsvc.kernels.seat import Seat
+from kernelsvc.models.limits import Limits
+from kernelsvc.sessions.seating import Seating
+
+
+class Lodgings:
+    """So many, each a member of the pool with an annex in the sandbox of `landlord`.
+
+    They are begun when this is made, and used within it as a context.
+    """
+
+    def __init__(self, seating: Seating, landlord: Seat, count: int, internet: bool) -> None:
+        self._seating = seating
+        self._begun = deque(
+            asyncio.create_task(seating.lodging(landlord, internet)) for _ in range(count)
+        )
+
+    async def take(self, seating: Seating, limits: Limits) -> Member | None:
+        """One for the session of that seating, with its files; None where there is none.
+
+        Raises NoCapacity.
+        """
+        member = await self._begun.popleft() if self._begun else None
+        return None if member is None else await seating.move_in(member, limits)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Not cut short: nobody would know what has been made of one.
+        for left in await asyncio.gather(*self._begun, return_exceptions=True):
+            if isinstance(left, Member):
+                self._seating.give_up(left)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
+
+    seat: Seat
+    memory: Memory
+    lodgings: Lodgings
