@@ -19,7 +19,7 @@ import structlog
 from kernelsvc.errors import KernelsvcError, NoCapacity
 
 _MEMORY = Path("/proc/meminfo")
-_FIRST_USE_SECONDS = 0.05
+FIRST_USE_SECONDS = 0.05
 """So long after one was started is none begun for the reserve: its first run is about to come."""
 
 log = structlog.get_logger()
@@ -139,8 +139,8 @@ class Capacity:
         There is to be twice as much memory left as must be: else it would soon have to go again.
         """
         await self._calm.wait()
-        while time.monotonic() < self._calm_at + _FIRST_USE_SECONDS:
-            await asyncio.sleep(_FIRST_USE_SECONDS)
+        while time.monotonic() < self._calm_at + FIRST_USE_SECONDS:
+            await asyncio.sleep(FIRST_USE_SECONDS)
             await self._calm.wait()
         return not self._is_full() and not self._is_short_of_memory(2)
 

@@ -1,11 +1,12 @@
 """Limits of the service itself: sessions, kernels, memory of the machine."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
 
-from kernelsvc.sessions.capacity import Capacity, CapacityPolicy
+from kernelsvc.sessions.capacity import FIRST_USE_SECONDS, Capacity, CapacityPolicy
 from tests.support.api import Api
 from tests.support.problems import problem_of, raw
 
@@ -159,3 +160,17 @@ async def test_nothing_is_prepared_while_a_session_waits_for_its_kernel():
         done, _ = await asyncio.wait([prepares], timeout=0.05)
         assert not done
     assert await prepares
+
+
+async def test_nothing_is_begun_for_the_reserve_while_a_kernel_starts_and_a_moment_after():
+    capacity = Capacity(CapacityPolicy(4, 1, 0), list, Reserve(0), lambda: 1)
+    async with capacity.start():
+        preparing = asyncio.create_task(capacity.may_prepare())
+        await asyncio.sleep(0)
+        assert not preparing.done()
+        started = time.monotonic()
+    assert await preparing
+    assert time.monotonic() >= started + FIRST_USE_SECONDS
+    began = time.monotonic()
+    assert await capacity.may_prepare()
+    assert time.monotonic() < began + FIRST_USE_SECONDS
