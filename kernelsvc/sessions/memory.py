@@ -139,13 +139,16 @@ class SessionMemory:
         if self._slot.kernel is None or self._file is _File.WAITS:
             return None
         await self._replace_dead()
+        # Whether it comes to be what is to be restored, a next service could not know.
+        await self._keep_anew(is_offered=True)
         offer = await self._slot.offer()
-        if offer is not None:
-            # It is what is to be restored from now on, by a next service as well.
-            if offer.seat.lifeline is not None:
-                offer.seat.lifeline.outdate()
-            await self._slot.keep(self.told)
+        await self._keep_anew(is_offered=False)
         return offer
+
+    async def _keep_anew(self, *, is_offered: bool) -> None:
+        if (seat := self._slot.seat) is not None and seat.lifeline is not None:
+            seat.lifeline.outdate()
+        await self._slot.keep(lambda: self.told() | {"is_offered": is_offered})
 
     async def become_copy(
         self, offer: Offer, source: str, lost: str | None, *, reseed: bool
@@ -215,6 +218,7 @@ class SessionMemory:
         return {
             "change": self.change,
             "completed": self._slot.completed_run,
+            "is_offered": False,
             "woken": list(self.woken.restored),
             "not_woken": [missing.model_dump() for missing in self.woken.not_restored],
         }
