@@ -102,6 +102,10 @@ class AdoptedSession(LiveSession):
                 self._memory.lose(_SILENT)
             return
         await self._slot.keep(self._memory.told, self._heir.orphan.run)
+        if self._heir.told.more["is_offered"]:
+            # Copies were about to be made: of which memory there is a snapshot, nobody knows.
+            async with self._memory.offer(copies=0, reseed=False):
+                pass
 
     async def _replace(self, going: Going | None) -> None:
         """The kernel has ended, and a run with it; its snapshot may be there."""

@@ -144,13 +144,16 @@ class SessionMemory:
             yield None
             return
         await self._replace_dead()
+        # Whether it comes to be what is to be restored, a next service could not know.
+        await self._keep_anew(is_offered=True)
         async with self._slot.offer(copies, reseed=reseed) as offer:
-            if offer is not None:
-                # It is what is to be restored from now on, by a next service as well.
-                if offer.seat.lifeline is not None:
-                    offer.seat.lifeline.outdate()
-                await self._slot.keep(self.told)
+            await self._keep_anew(is_offered=False)
             yield offer
+
+    async def _keep_anew(self, *, is_offered: bool) -> None:
+        if (seat := self._slot.seat) is not None and seat.lifeline is not None:
+            seat.lifeline.outdate()
+        await self._slot.keep(lambda: self.told() | {"is_offered": is_offered})
 
     async def become_copy(self, offer: Offer, source: str, lost: str | None) -> None:
         """Have a kernel that is a copy of the session `source`'s; raises as `KernelSlot.copy`.
@@ -218,6 +221,7 @@ class SessionMemory:
         return {
             "change": self.change,
             "completed": self._slot.completed_run,
+            "is_offered": False,
             "woken": list(self.woken.restored),
             "not_woken": [missing.model_dump() for missing in self.woken.not_restored],
         }

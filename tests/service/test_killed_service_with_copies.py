@@ -40,6 +40,37 @@ async def times_out(api, name):
     assert (run["exit_code"], run["memory"]) == (124, "restored"), run
 
 
+HOLD_BEHIND_CODE = """
+import os, time
+def hold():
+    while os.path.exists("armed") and not os.path.exists("go"):
+        open("held", "w").close()
+        time.sleep(0.01)
+get_ipython().events.register("post_execute", hold)
+n = 1
+"""
+
+
+async def test_a_kill_in_the_midst_of_a_fork_costs_the_source_nothing(make_lives):
+    lives = make_lives()
+    async with lives.life() as api:
+        await api.create()
+        await api.run(HOLD_BEHIND_CODE)
+        lives.workspace().joinpath("armed").touch()
+        forking = asyncio.create_task(api.send("POST", "/api/sessions/s/fork", {}))
+        # The kernel is about to be copied as it is.
+        await eventually(lives.workspace().joinpath("held").exists)
+        lives.kill()
+        await asyncio.gather(forking, return_exceptions=True)
+    lives.workspace().joinpath("go").touch()
+    async with lives.life() as api:
+        run = await api.run("n = 2; os._exit(1)")
+        assert run["memory"] == "restored", run
+        run = await api.run("n")
+        assert (run["text"], run["memory"]) == ("1", "kept")
+        lives.note()
+
+
 async def test_source_copy_and_copy_of_a_copy_go_on_after_kills_and_nothing_is_left_of_them(
     make_lives,
 ):
