@@ -25,6 +25,8 @@ MOST_ENTRIES: Final = 1000
 """A workspace with more entries than this at its top is left where it is: moving takes too long."""
 
 _WAIT_SECONDS = 30.0
+_USE_SECONDS = 0.1
+"""So long is waited for who uses a workspace: most only look how much is in it."""
 
 
 class NotHandedOver(Exception):
@@ -53,12 +55,17 @@ class Gate:
                 self._users[session_id] -= 1
                 if not self._users[session_id]:
                     del self._users[session_id]
+                    self._changed.notify_all()
 
     @contextmanager
     def alone(self, session_id: str) -> Iterator[None]:
-        """Replace it; raises NotHandedOver where somebody uses it."""
+        """Replace it; raises NotHandedOver where somebody uses it for longer than a moment."""
+
+        def is_free() -> bool:
+            return not self._users[session_id] and session_id not in self._replaced
+
         with self._changed:
-            if self._users[session_id] or session_id in self._replaced:
+            if not self._changed.wait_for(is_free, _USE_SECONDS):
                 raise NotHandedOver("its files are being used")
             self._replaced.add(session_id)
         try:

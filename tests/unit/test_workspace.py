@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -223,3 +224,19 @@ def test_who_wants_to_use_a_workspace_waits_while_it_is_replaced():
         assert not waited.wait(0.05)
     assert waited.wait(10)
     user.join()
+
+
+def test_who_replaces_a_workspace_waits_for_who_is_about_to_be_done_with_it():
+    gate, looks = Gate(), threading.Event()
+
+    def look():
+        with gate.using("s"):
+            looks.set()
+            # Long enough for the other one to begin to wait, which nothing tells of.
+            time.sleep(0.01)
+
+    user = threading.Thread(target=look)
+    user.start()
+    assert looks.wait(10)
+    with gate.alone("s"):
+        user.join()
