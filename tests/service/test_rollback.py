@@ -108,11 +108,11 @@ async def test_everything_works_in_a_kernel_that_was_restored(api):
     )
     await api.run("go.set(); print('of mine')")
 
-    async def background():
+    async def is_told():
         found = await api.send("GET", f"/api/sessions/s/runs/{run['run_id']}")
-        return found.json["background"]
+        return found.json["background"] == "of its thread\n"
 
-    assert await eventually(background) == "of its thread\n"
+    await eventually(is_told)
     run = await api.run("import asyncio; await asyncio.sleep(60)", timeout=0.3)
     assert (run["exit_code"], run["memory"]) == (124, "kept")
     run = await api.run("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()")
