@@ -6,8 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 from typing import IO, Any, ClassVar, Self
 from urllib.parse import urlsplit
+
+_END_SECONDS = 10.0
 
 
 class ServiceProcess:
@@ -68,5 +72,16 @@ class ServiceProcess:
         with self.process:
             status = self.process.wait(60)
         self.running.discard(self.process.pid)
-        shutil.rmtree(self.directory)
+        self._remove()
         assert status == self._expected, f"the service ended with {status}"
+
+    def _remove(self) -> None:
+        """Remove what it has left; behind a kill, something of it may still be ending in there."""
+        deadline = time.monotonic() + (_END_SECONDS if self._expected else 0)
+        while Path(self.directory).exists():
+            try:
+                shutil.rmtree(self.directory)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
