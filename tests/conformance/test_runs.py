@@ -156,7 +156,7 @@ def test_waiting_ends_with_its_time_where_the_run_does_not(session):
     run_id = session.begin_held()
     began = time.monotonic()
     assert session.result(run_id, wait=0.2)["status"] == "running"
-    assert time.monotonic() - began >= 0.2
+    assert 0.2 <= time.monotonic() - began < 5
     session.let_go()
     assert session.result(run_id)["status"] == "completed"
 

@@ -64,6 +64,10 @@ async def test_a_kill_in_the_midst_of_a_fork_costs_the_source_nothing(make_lives
         await asyncio.gather(forking, return_exceptions=True)
     lives.workspace().joinpath("go").touch()
     async with lives.life() as api:
+        sessions = (await api.send("GET", "/api/sessions")).json["sessions"]
+        assert [(each["id"], each["state"]) for each in sessions] == [("s", "idle")]
+        await eventually(lambda: len(left(lives, "kernel")) == 1)
+        assert left(lives, "annex") == []
         run = await api.run("n = 2; os._exit(1)")
         assert run["memory"] == "restored", run
         run = await api.run("n")

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -267,8 +268,10 @@ async def test_an_endless_answer_ends_with_its_client_and_keeps_nobody_waiting(a
     async with api.http.stream("GET", P + "/endless") as endless:
         pieces = endless.aiter_raw()
         await anext(pieces)
+        began = time.monotonic()
         assert (await ask(api, "/chunks")).status_code == 200
         assert (await api.session())["state"] == "idle"
+        assert time.monotonic() - began < 2
     assert await was_left(api)
 
 
