@@ -10,7 +10,7 @@ from tests.support.sse import text_of
 def test_every_kind_of_event_comes_in_order_and_done_is_last(session):
     events = session.stream(
         "import sys\nfrom IPython.display import display\n"
-        "print('out')\nprint('err', file=sys.stderr)\ndisplay('shown')\n1 / 0"
+        "sys.stdout.write('out\\n')\nsys.stderr.write('err\\n')\ndisplay('shown')\n1 / 0"
     )
     assert [event.name for event in events] == ["stdout", "stderr", "display", "error", "done"]
     assert all(event.data["type"] == event.name for event in events)
@@ -108,7 +108,7 @@ def test_a_point_that_is_none_is_refused(session):
 
 
 def test_any_run_can_be_watched_from_its_first_event(session):
-    run_id = session.begin("print('x')\n7")
+    run_id = session.begin("import sys\nsys.stdout.write('x\\n')\n7")
     session.result(run_id)
     assert [event.name for event in session.watch(run_id)] == ["stdout", "result", "done"]
 

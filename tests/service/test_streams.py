@@ -53,8 +53,8 @@ async def test_a_stream_has_every_kind_of_event_in_order_and_the_result_last(api
         api,
         "import sys\n"
         "from IPython.display import display\n"
-        "print('out')\n"
-        "print('err', file=sys.stderr)\n"
+        "sys.stdout.write('out\\n')\n"
+        "sys.stderr.write('err\\n')\n"
         "handle = display('shown', display_id='d')\n"
         "handle.update('anew')\n"
         "1 / 0",
@@ -117,7 +117,7 @@ async def test_a_point_that_is_none_of_the_runs_is_refused(api):
 
 async def test_a_run_of_long_ago_is_told_by_its_outputs_from_any_point(api):
     await api.create()
-    run_id = (await api.run("print('text')\n7"))["run_id"]
+    run_id = (await api.run("import sys\nsys.stdout.write('text\\n')\n7"))["run_id"]
     as_it_was = await watch(api, run_id)
     for _ in range(5):
         await api.run("1")
