@@ -185,9 +185,10 @@ class Output:
         return is_streak
 
     def begin_burst(self, stream: "Stream", funnel: Funnel) -> None:
-        """Let text go through the funnel, until it is published next at most.
+        """Let text go through the funnel until the IO thread is there to publish it.
 
-        Not while something is being published: what the funnel takes meanwhile is without bound.
+        What the funnel takes meanwhile is bounded by the time only: so it is called at once, and
+        there is no burst while it is publishing already.
         """
         __tracebackhide__ = True
         if self.burst is None:
@@ -198,6 +199,8 @@ class Output:
         with self._lock:
             if not self._flush_due or not self.burst.begin(stream, funnel):
                 self._streak = -STREAK
+                return
+        self._schedule(self._publish_later)
 
     def flush(self) -> None:
         """Return when everything written so far has been handed to the socket.
