@@ -37,7 +37,7 @@ from kernelsvc.kernel_host import processes, wire
 from kernelsvc.kernel_host.becoming import RunKernel, become_kernel, write_anew
 from kernelsvc.kernel_host.dial import answer_dial
 from kernelsvc.kernel_host.hosted import Hosted
-from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot, hear_copy
+from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot
 
 SWEEP_SECONDS = 10.0
 SPARING_SECONDS = 2.0
@@ -123,6 +123,8 @@ class Host:
                 self._promote(command)
             case wire.CopySnapshot():
                 self._copy(command)
+            case wire.MoveCopy(kernel=number):
+                self._move(self._kernels.get(number), command)
             case wire.ForgetKernel(kernel=number):
                 self._forget(self._kernels.get(number))
             case wire.AskKernels(kernels=numbers):
@@ -222,42 +224,43 @@ class Host:
 
     def _copy(self, command: wire.CopySnapshot) -> None:
         source = self._kernels.get(command.of)
-        if source is None:
-            self._report(wire.NoSnapshot(command.kernel, NOT_ANY))
+        copy = NOT_ANY if source is None else source.copy(command)
+        if not isinstance(copy, Hosted):
+            self._report(wire.NoSnapshot(command.kernel, copy))
             return
-        source.wait_for_word_of(command.run)
-        snapshot = source.keeper.of(command.run)
-        if not isinstance(snapshot, Snapshot):
-            self._report(wire.NoSnapshot(command.kernel, snapshot))
-            return
-        kernel = Hosted(command.kernel, command.connection_file, source.directory, command.root)
-        try:
-            kernel.know_place()
-            write_anew(kernel.outside(command.connection_file), command.connection)
-            told = snapshot.fork(command, kernel.keeper.in_kernel)
-        except OSError as error:
-            kernel.free()
-            why = f"it could not be copied: {error.strerror}"
-            self._report(wire.NoSnapshot(command.kernel, why))
-            return
-        kernel.ready = told.detach()
-        self._add(kernel)
-        is_there = functools.partial(self._copy_is_there, kernel)
-        self._selector.register(kernel.ready, selectors.EVENT_READ, is_there)
+        assert copy.ready is not None
+        self._add(copy)
+        hear = functools.partial(self._hear_copy, copy)
+        self._selector.register(copy.ready, selectors.EVENT_READ, hear)
 
-    def _copy_is_there(self, kernel: Hosted) -> None:
-        """A copy tells of itself, or has ended before it could."""
-        assert kernel.ready is not None
-        with socket.socket(fileno=os.dup(kernel.ready)) as told:
-            found = hear_copy(told)
-        if found is None:
-            self._report(wire.NoSnapshot(kernel.number, GONE))
-            self._forget(kernel)
+    def _hear_copy(self, copy: Hosted) -> None:
+        """A copy says that it is there, and then that it has moved; or it has ended instead."""
+        assert copy.ready is not None
+        found = copy.hear_copy()
+        if found is None and copy.pid is None:
+            self._report(wire.NoSnapshot(copy.number, GONE))
+            self._forget(copy)
+        elif found is None:
+            # Its end is reported as any kernel's.
+            self._forget_ready(copy)
+        elif copy.pid is None:
+            copy.pid, _ = found
+            self._report(wire.KernelStarted(copy.number, copy.pid))
+        else:
+            self._report(wire.SnapshotPromoted(copy.number, found[1]))
+            is_ready = functools.partial(self._is_ready, copy)
+            self._selector.modify(copy.ready, selectors.EVENT_READ, is_ready)
+
+    def _move(self, copy: Hosted | None, command: wire.MoveCopy) -> None:
+        # Of one that has ended already, the service has been told, or will be.
+        if copy is None or copy.pid is None or copy.ready is None:
             return
-        pid, without = found
-        self._selector.unregister(kernel.ready)
-        self._report(wire.SnapshotPromoted(kernel.number, without))
-        self._has_started(kernel, pid, kernel.ready)
+        try:
+            copy.move(command)
+        except OSError as error:
+            why = f"it could not be copied: {error.strerror}"
+            self._report(wire.NoSnapshot(copy.number, why))
+            self._forget(copy)
 
     def _become_kernel(
         self, command: wire.StartKernel, kernel: Hosted, ready: int, host: int

@@ -1,13 +1,17 @@
 """One kernel of a host: its process, its snapshot, and what is its own."""
 
 import contextlib
+import json
 import os
 import select
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kernelsvc.kernel_host.keeper import Keeper
+from kernelsvc.kernel_host import wire
+from kernelsvc.kernel_host.becoming import write_anew
+from kernelsvc.kernel_host.keeper import Keeper, Snapshot, hear_copy
 from kernelsvc.kernel_host.processes import Process
 
 FORKING_SECONDS = 1.0
@@ -21,7 +25,7 @@ class Hosted:
 
     `worker` is the process that does the work, once it is ready: itself, or another. `directory` is
     its working directory as it starts, `root` its root directory; both are paths, the latter as the
-    host has it. Freed by `free`.
+    host has it, and "" for a copy that waits to be told. Freed by `free`.
     """
 
     def __init__(self, number: int, connection_file: str, directory: str, root: str = "/") -> None:
@@ -51,7 +55,40 @@ class Hosted:
         """A path of its own as the host has it."""
         return path if self._root == "/" else self._root + path
 
-    def know_place(self) -> None:
+    def copy(self, command: wire.CopySnapshot) -> "Hosted | str":
+        """A copy of it as it was after a run, to be heard of, which waits; or why there is none."""
+        self._wait_for_word_of(command.run)
+        snapshot = self.keeper.of(command.run)
+        if not isinstance(snapshot, Snapshot):
+            return snapshot
+        copy = Hosted(command.kernel, "", self.directory, root="")
+        try:
+            copy.ready = snapshot.fork(copy.keeper.in_kernel).detach()
+        except OSError as error:
+            copy.free()
+            return f"it could not be copied: {error.strerror}"
+        return copy
+
+    def hear_copy(self) -> tuple[int, list[str]] | None:
+        """What a copy says: as `keeper.hear_copy`."""
+        with self._told() as told:
+            return hear_copy(told)
+
+    def move(self, command: wire.MoveCopy) -> None:
+        """Have a copy, which waits, go where it is to be, and begin there; raises OSError."""
+        self._root, self.connection_file = command.root, command.connection_file
+        self._know_place()
+        write_anew(self.outside(command.connection_file), command.connection)
+        order = {"root": command.root, "reseed": command.reseed}
+        order["connection_file"] = command.connection_file
+        with self._told() as told:
+            told.send(json.dumps(order).encode())
+
+    def _told(self) -> socket.socket:
+        assert self.ready is not None
+        return socket.socket(fileno=os.dup(self.ready))
+
+    def _know_place(self) -> None:
         """Find out by what its processes can be told from others'; raises OSError."""
         self._place = _place(self.outside(self.directory))
 
@@ -59,9 +96,11 @@ class Hosted:
         """Whether a process is this kernel, its snapshot or something that it has started."""
         if pid == self.pid or self.keeper.knows(pid):
             return True
+        if not self._root:
+            return False
         with contextlib.suppress(OSError):
             if self._place is None:
-                self.know_place()
+                self._know_place()
             return _place(f"/proc/{pid}/root{self.directory}") == self._place
         return False
 
@@ -84,7 +123,7 @@ class Hosted:
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.started
         return self.returncode is None and process.parent == self.pid and age < TELLING_SECONDS
 
-    def wait_for_word_of(self, run: str) -> None:
+    def _wait_for_word_of(self, run: str) -> None:
         """Return when the snapshot of the memory after `run` has told of itself, or will not."""
         self._hear_until(lambda: self.keeper.has_word_of(run))
 

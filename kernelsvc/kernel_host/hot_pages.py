@@ -49,19 +49,19 @@ class HotPages:
             pages = sum(size for _, size in ranges) // _PAGE_BYTES
             self._ranges = ranges if pages <= _MOST_PAGES else []
 
-    def copy_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """After a fork: copy them behind what else there is to do, until `stop`."""
+    def copy_soon(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """So long after a fork: copy them behind what else there is to do, until `stop`."""
         steps = self.copy()
 
         def step() -> None:
             if next(steps, self) is not self:
                 go_on()
 
-        def go_on() -> None:
+        def go_on(seconds: float = 0) -> None:
             # Not `call_soon`: what has come by then goes first.
-            self._timer = loop.call_later(0, step)
+            self._timer = loop.call_later(seconds, step)
 
-        go_on()
+        go_on(seconds)
 
     def stop(self) -> None:
         """A run has come."""

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kernelsvc.kernel_host.wire import CopySnapshot
-
 _MAX_BYTES = 4096
 _MOST_FDS = 4
 _MOST_WORDS = 8
@@ -54,19 +52,17 @@ class Snapshot:
             signal.pidfd_send_signal(self.process, signal.SIGKILL)
         self.free()
 
-    def fork(self, command: CopySnapshot, keeper: socket.socket) -> socket.socket:
+    def fork(self, keeper: socket.socket) -> socket.socket:
         """Have it fork a copy, which tells of itself over the socket that this returns.
 
-        The copy tells its snapshots over `keeper`. Raises OSError.
+        There it waits to be told where to be. Its snapshots are told over `keeper`. Raises OSError.
         """
         told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            order = {"root": command.root, "reseed": command.reseed}
-            order["connection_file"] = command.connection_file
             try:
                 fds = [theirs.fileno(), keeper.fileno()]
-                socket.send_fds(self.orders, [json.dumps(order).encode()], fds)
+                socket.send_fds(self.orders, [json.dumps({"copy": True}).encode()], fds)
             except OSError:
                 told.close()
                 raise
@@ -225,13 +221,13 @@ class Keeper:
 
 
 def hear_copy(told: socket.socket) -> tuple[int, list[str]] | None:
-    """The process that a copy is, and what it has not; None where it has come to nothing."""
+    """The process that a copy is, and what it has not where it is; None for one that has ended."""
     try:
         said, ancillary, _, _ = told.recvmsg(_MAX_BYTES, _ROOM)
         fds, pid = _sent_along(ancillary)
         for fd in fds:
             os.close(fd)
-        without = [str(each)[:_LONGEST_WORD] for each in json.loads(said)["without"][:_MOST_WORDS]]
+        without = [str(each)[:_LONGEST_WORD] for each in json.loads(said)[:_MOST_WORDS]]
     except (ValueError, TypeError, KeyError, RecursionError, OSError):
         return None
     return (pid, without) if _parent(pid) == os.getpid() else None

@@ -12,14 +12,7 @@ Back to back, a run waits for the fork, and is slower by what the fork has made 
 milliseconds, which are worth it, for it may be the one that hangs. Only code that does nothing at
 all (such as a client sends to see how a kernel is) neither waits for one nor has one soon.
 
-What waits must hold nothing that the world could notice. A socket or a pipe that the code closes
-has to be closed, so the child lets go of all but files at once (`inherited`). It is the leader of a
-session of its own, which no signal to the kernel's process group reaches, and the system prefers to
-kill the kernel where memory runs out. `children` keeps it from the code's own `os.wait`.
-
-It tells the host of itself over a socket that the kernel has from it (`keeper` is the other end),
-with the system's word for who it is, and sends along one end of a pair over which it is told to be
-the kernel. When that is hung up, it ends: so it never outlives the host.
+What the child does, `waiting` says. `children` keeps it from the code's own `os.wait`.
 """
 
 import asyncio
@@ -28,11 +21,9 @@ import functools
 import json
 import os
 import random
-import select
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +31,12 @@ from typing import Any
 
 import ipykernel
 
-from kernelsvc.kernel_host import children, processes
+from kernelsvc.kernel_host import children
 from kernelsvc.kernel_host.capture import spare_descriptors
 from kernelsvc.kernel_host.hot_pages import HotPages
 from kernelsvc.kernel_host.imports import reseed
 from kernelsvc.kernel_host.inherited import Descriptors
+from kernelsvc.kernel_host.waiting import Order, Waiting, fork
 
 SECONDS_BEHIND_NOTHING = 0.03
 """So long behind code that does nothing there is no snapshot; behind other code, at once."""
@@ -54,14 +46,10 @@ SHORT_CPU_SECONDS = 0.005
 """A run that takes less than both writes to little but what every run writes to."""
 REAP_SECONDS = 0.1
 """So long after a snapshot, the host has killed the one before."""
-OOM_SCORE = 100
-ORPHAN_SECONDS = 5.0
-_MAX_ORDER_BYTES = 1 << 16
-_MOST_FDS = 2
+COPYING_SECONDS = 0.05
+"""So long behind a snapshot that is for copies, these have the processors."""
 _IPYKERNEL = str(Path(ipykernel.__file__).parent)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-os_exit = os._exit
 
 
 class Promoted(SystemExit):
@@ -78,10 +66,14 @@ class Promoted(SystemExit):
 
 @dataclass(frozen=True)
 class _State:
-    """The memory after a run: the id of its request, and up to how many bytes of it are copied."""
+    """The memory after a run: the id of its request, and up to how many bytes of it are copied.
+
+    One that is taken at once is for copies, which come to be before there is another run.
+    """
 
     run: str
     most: int
+    at_once: bool = False
 
 
 class Snapshots:
@@ -125,7 +117,8 @@ class Snapshots:
         )
         if most is not None:
             waits = self._did_nothing and not at_once
-            self._expect(_State(run, most), SECONDS_BEHIND_NOTHING if waits else 0)
+            state = _State(run, most, at_once)
+            self._expect(state, SECONDS_BEHIND_NOTHING if waits else 0)
             return
         self._due = self._latest = None
         if not self._is_off:
@@ -210,28 +203,31 @@ class Snapshots:
         self._number += 1
         # Known from here: when the child would ask for its parent, that may be the host by then.
         kernel = os.getpid()
-        with spare_descriptors(), contextlib.ExitStack() as in_parent:
+        with spare_descriptors():
             try:
-                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                for one in pair:
-                    in_parent.enter_context(one)
-                pid = os.fork()
+                pid, pair = fork()
             except OSError as error:
                 self._refuse(state.run, f"it could not be copied: {error.strerror}")
                 return
             if pid == 0:
-                in_parent.pop_all()
                 # Python complains of tasks that are forgotten before they have ended.
                 self._of_processes_before.append(asyncio.all_tasks(self._loop))
-                order, host = self._wait(state, kernel, without, *pair)
-                begin = functools.partial(self._begin, state, numbers, order, host)
-                raise Promoted(order["connection_file"], begin)
+                host = self._host, self._host_pid
+                waiting = Waiting(state.run, self._number, *host, self._descriptors)
+                order = waiting.begin(kernel, without, self._prepare, *pair)
+                begin = functools.partial(self._begin, state, numbers, order)
+                raise Promoted(order.connection_file, begin)
+        self._stands(pid, state)
+
+    def _stands(self, pid: int, state: _State) -> None:
+        """There is a snapshot, that process."""
         children.hide(pid)
         self._has_forked(pid)
         self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
-        self._hot_pages.copy_soon(self._loop)
+        loop = asyncio.get_running_loop()
+        self._hot_pages.copy_soon(loop, COPYING_SECONDS if state.at_once else 0)
 
     def _cannot_be_carried(self) -> dict[str, int]:
         """How many there are of what no copy has; `Descriptors` knows of more."""
@@ -240,117 +236,25 @@ class Snapshots:
         waits = sum(1 for task in tasks if _is_own(task))
         return {"thread": len(threads), "asyncio task": len(tasks) - waits}
 
-    def _wait(
-        self,
-        state: _State,
-        kernel: int,
-        without: dict[str, int],
-        ours: socket.socket,
-        theirs: socket.socket,
-    ) -> tuple[dict[str, Any], socket.socket]:
-        """In the child: wait to be the kernel, or end where it is not to be.
-
-        The order, and the socket over which the host is told when it is.
-        """
-        try:
-            self._settle()
-            self._prepare()
-            sockets = (self._host, ours, theirs)
-            found = self._descriptors.let_go(keep={one.fileno() for one in sockets})
-            without = {**without, **found, "child process": _children_of(kernel)}
-            words = _in_words(without)
-            told = {"run": state.run, "number": self._number, "without": words}
-            socket.send_fds(self._host, [json.dumps(told).encode()], [theirs.fileno()])
-            theirs.close()
-            while True:
-                order, fds, _, _ = socket.recv_fds(ours, _MAX_ORDER_BYTES, _MOST_FDS)
-                if not order:
-                    os_exit(0)
-                what: dict[str, Any] = json.loads(order)
-                if "root" not in what:
-                    break
-                copied = [socket.socket(fileno=fd) for fd in fds]
-                if (before := self._fork_copy()) is not None:
-                    ours.close()
-                    ours = self._move(what, without, before, *copied)
-                    break
-                for one in copied:
-                    one.close()
-            self._descriptors.keep_for_code()
-            self._stay_with_host()
-            processes.set_name("kernel")
-            processes.set_oom_score(processes.KERNEL_OOM_SCORE)
-        except BaseException:  # noqa: BLE001  # nothing of the kernel's may run twice
-            traceback.print_exc()
-            os_exit(1)
-        return what, ours
-
-    def _settle(self) -> None:
-        os.setsid()
-        processes.set_name("snapshot")
-        processes.set_oom_score(OOM_SCORE)
-
-    def _stay_with_host(self) -> None:
-        processes.die_with_parent()
-        if os.getppid() != self._host_pid:
-            os_exit(1)
-
-    def _fork_copy(self) -> int | None:
-        """In a snapshot: fork what is to be a kernel, an orphan soon, which the host adopts.
-
-        None; in the copy, a descriptor of the parent that it is about to lose.
-        """
-        if (between := os.fork()) > 0:
-            os.waitpid(between, 0)
-            return None
-        before = os.pidfd_open(os.getpid())
-        if os.fork() > 0:
-            os_exit(0)
-        return before
-
-    def _move(
-        self,
-        order: dict[str, Any],
-        without: dict[str, int],
-        before: int,
-        told: socket.socket,
-        host: socket.socket,
-    ) -> socket.socket:
-        """In a copy: be in its own root directory, and tell the host, the one of its snapshots.
-
-        The host is its parent when the one `before` has ended.
-        """
-        self._settle()
-        # The other one's, which more than this object has.
-        self._host.close()
-        self._host = host
-        lost = self._descriptors.move(order["root"])
-        select.select([before], [], [], ORPHAN_SECONDS)
-        os.close(before)
-        self._stay_with_host()
-        told.send(json.dumps({"without": _in_words({**without, **lost})}).encode())
-        return told
-
-    def _begin(
-        self,
-        state: _State,
-        numbers: tuple[Any, ...],
-        order: dict[str, Any],
-        host: socket.socket,
-    ) -> None:
+    def _begin(self, state: _State, numbers: tuple[Any, ...], order: Order) -> None:
         """Begin as the kernel, which can be reached by now; it has a snapshot of itself, too."""
-        if order.get("reseed"):
+        if order.reseed:
             reseed()
         else:
             random.setstate(numbers)
+        self._host, self._number = order.host, order.number
         self._descriptors.know_own()
         self._own_threads = set(threading.enumerate())
         self._taken = self._timer = None
         self._standing = 0
         children.forget()
-        asyncio.get_event_loop().call_soon(self._expect, state)
-        host.send(str(os.getpid()).encode())
-        host.close()
+        loop = asyncio.get_event_loop()
+        if order.successor is None:
+            loop.call_soon(self._expect, state)
+        else:
+            loop.call_soon(self._stands, order.successor, state)
+        order.told.send(str(os.getpid()).encode())
+        order.told.close()
 
 
 def _is_own(task: "asyncio.Task[Any]") -> bool:
@@ -368,25 +272,3 @@ def _own_memory() -> int:
 
 def _mebibytes(size: int) -> str:
     return f"{size >> 20} MiB"
-
-
-def _children_of(kernel: int) -> int:
-    """How many child processes the kernel has, this one and other snapshots left out.
-
-    None where it has gone: they are the host's by now.
-    """
-    found: set[int] = set()
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{kernel}/task"):
-            with open(f"/proc/{kernel}/task/{thread}/children") as file:
-                found.update(map(int, file.read().split()))
-    return len(found - children.hidden() - {os.getpid()})
-
-
-def _in_words(counts: dict[str, int]) -> list[str]:
-    """As people say it: 1 thread, 2 child processes."""
-    return [
-        f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
-        for what, count in counts.items()
-        if count > 0
-    ]

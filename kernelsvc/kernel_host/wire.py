@@ -63,17 +63,28 @@ class PromoteSnapshot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CopySnapshot:
-    """To the host: fork a kernel from the snapshot of the memory after `run` of the kernel `of`.
+    """To the host: fork a copy from the snapshot of the memory after `run` of the kernel `of`.
 
-    The snapshot stays what it is. The new kernel's root directory is `root`, by a path as the host
-    has it; it is answered as for `PromoteSnapshot`. With `reseed`, its random numbers are others
-    than the snapshot's would be.
+    The snapshot stays what it is. `KernelStarted` or `NoSnapshot` is the answer; the copy waits for
+    `MoveCopy`.
     """
 
     name: ClassVar[str] = "copy"
     kernel: int
     of: int
     run: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MoveCopy:
+    """To the host: have a copy that waits be a kernel, in a place of its own.
+
+    That is the root directory `root`, by a path as the host has it. With `reseed`, its random
+    numbers are others than the snapshot's would be. `SnapshotPromoted` is the answer.
+    """
+
+    name: ClassVar[str] = "move"
+    kernel: int
     root: str
     reseed: bool
     connection: str
@@ -194,7 +205,7 @@ class KernelStarted:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoSnapshot:
-    """From the host: there is no snapshot to promote, and `why`; an exit is not reported."""
+    """From the host: there is no snapshot for this kernel, and `why`; no exit is reported."""
 
     name: ClassVar[str] = "no_snapshot"
     kernel: int
@@ -249,6 +260,7 @@ Command = (
     | StartKernel
     | PromoteSnapshot
     | CopySnapshot
+    | MoveCopy
     | SignalKernel
     | KillKernel
     | SweepChildren
@@ -277,6 +289,7 @@ _MESSAGES: dict[str, tuple[type[Command | Report], dict[str, Any]]] = {
         StartKernel,
         PromoteSnapshot,
         CopySnapshot,
+        MoveCopy,
         SignalKernel,
         KillKernel,
         SweepChildren,

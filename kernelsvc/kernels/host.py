@@ -17,7 +17,7 @@ from pathlib import Path
 from kernelsvc.kernel_host import wire
 from kernelsvc.kernels.body import Body, Program
 from kernelsvc.kernels.dial import Dial, connect_outside
-from kernelsvc.kernels.hosted import KILLED, HostedKernel, Memory
+from kernelsvc.kernels.hosted import KILLED, Copy, HostedKernel, Memory
 from kernelsvc.kernels.zygote import Zygote
 from kernelsvc.sandbox.isolation import Enclosure
 from kernelsvc.sandbox.standing import StandingSandbox
@@ -176,21 +176,24 @@ class KernelHost:
             connection, str(connection_file), (), None, adapter, cwd=cwd, env=env, limits=limits
         )
 
-    def start_with(self, memory: Memory, connection: str, connection_file: Path) -> HostedKernel:
-        """Have a snapshot be the kernel, or have a copy forked from it.
+    def promote(self, memory: Memory, connection: str, connection_file: Path) -> HostedKernel:
+        """Have a snapshot be the kernel, in place of the one that it is of, which has ended.
 
         The rest is as for `start_kernel`. Where there is no such snapshot, what is returned ends,
         and its `no_snapshot` says why.
         """
         of, run, file = memory.kernel.number, memory.run, str(connection_file)
-        root, reseed = memory.root, memory.reseed
-        if root is None:
-            return self._ask_for(
-                lambda number: wire.PromoteSnapshot(number, of, run, connection, file)
-            )
-        return self._ask_for(
-            lambda number: wire.CopySnapshot(number, of, run, root, reseed, connection, file)
-        )
+        return self._ask_for(lambda number: wire.PromoteSnapshot(number, of, run, connection, file))
+
+    def copy(self, memory: Memory) -> HostedKernel:
+        """Have a copy forked from a snapshot, which waits to `move`; for none, as `promote`."""
+        of, run = memory.kernel.number, memory.run
+        return self._ask_for(lambda number: wire.CopySnapshot(number, of, run))
+
+    def move(self, copy: Copy, connection: str, connection_file: Path) -> None:
+        """Have a copy be a kernel; the rest is as for `start_kernel`."""
+        number, file = copy.process.number, str(connection_file)
+        self.send(wire.MoveCopy(number, copy.root, copy.reseed, connection, file))
 
     def start_program(
         self,

@@ -97,13 +97,19 @@ class HostedKernel:
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory that a kernel had after a run, by the id of the run's request, for another.
-
-    That kernel has ended, and the other takes its place; or, with `root`, the other is a copy, with
-    that root directory, by a path inside. With `reseed`, a copy has random numbers of its own.
-    """
+    """The memory that a kernel had after a run, by the id of the run's request, for another."""
 
     kernel: HostedKernel
     run: str
-    root: str | None = None
-    reseed: bool = True
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a kernel, which waits to begin with that root directory, by a path inside.
+
+    With `reseed`, it has random numbers of its own.
+    """
+
+    process: HostedKernel
+    root: str
+    reseed: bool

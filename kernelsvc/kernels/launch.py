@@ -7,7 +7,6 @@ import shutil
 import sys
 import sysconfig
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernels.annex import Annex
 from kernelsvc.kernels.channel import Readers
 from kernelsvc.kernels.host import KernelHost
-from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.hosted import Copy, HostedKernel, Memory
 from kernelsvc.kernels.keeping import Keeping
 from kernelsvc.kernels.kernel import Kernel, LateSink
 from kernelsvc.kernels.languages import PROGRAMS
@@ -223,15 +222,32 @@ class Launcher:
             raise KernelStartFailed(error.strerror or str(error)) from error
         seat.lodge(landlord, annex)
 
-    async def copy(self, seat: Seat, kernelspec: str, on_late: LateSink, memory: Memory) -> Kernel:
-        """A copy, in this seat, of a kernel in the sandbox that it has an annex in.
+    async def copy(
+        self,
+        seat: Seat,
+        kernelspec: str,
+        on_late: LateSink,
+        process: HostedKernel,
+        *,
+        reseed: bool,
+    ) -> Kernel:
+        """Have a copy, which waits in the sandbox that this seat has an annex in, be its kernel.
 
-        Raises KernelStartFailed, which says why there is no such memory, or what is in the way.
+        Raises KernelStartFailed, which says why there is no such copy, or what is in the way.
         """
         assert seat.annex is not None
-        memory = replace(memory, root=seat.annex.root)
+        try:
+            async with asyncio.timeout(self._patience):
+                await _until(process.started, process, seat)
+            # It was made in the other's control groups; what it forks is to be in its own.
+            await asyncio.to_thread(_enter_groups, process, seat)
+        except TimeoutError as error:
+            raise KernelStartFailed(f"it was not there in {self._patience:g} s") from error
+        except OSError as error:
+            raise KernelStartFailed(error.strerror or str(error)) from error
+        copy = Copy(process, seat.annex.root, reseed)
         manager = self._manager(seat, kernelspec)
-        return await self._start(manager, seat, on_late, self._patience, memory)
+        return await self._start(manager, seat, on_late, self._patience, copy)
 
     async def _start(
         self,
@@ -239,22 +255,16 @@ class Launcher:
         seat: Seat,
         on_late: LateSink,
         patience: float,
-        memory: Memory | None = None,
+        memory: Memory | Copy | None = None,
     ) -> Kernel:
         process = seat.latest = await manager.launch(
             host=seat.inside, enclosure=seat.enclosure, env=seat.environment, memory=memory
         )
         kernel = self._kernel(manager, process, on_late)
-        is_copy = memory is not None and memory.root is not None
         try:
             async with asyncio.timeout(patience):
-                moved = asyncio.create_task(_enter_groups(process, seat)) if is_copy else None
-                try:
-                    await _until(process.ready, process, seat)
-                    await kernel.connect()
-                finally:
-                    if moved is not None:
-                        await moved
+                await _until(process.ready, process, seat)
+                await kernel.connect()
         except TimeoutError as error:
             await kernel.close()
             raise KernelStartFailed(f"it was not ready in {patience:g} s") from error
@@ -320,16 +330,8 @@ async def _until(step: asyncio.Future[None], process: HostedKernel, seat: Seat) 
         )
 
 
-async def _enter_groups(process: HostedKernel, seat: Seat) -> None:
-    """Have a copy count as its own session's: it was made in the other's control groups."""
-    await _until(process.started, process, seat)
-    try:
-        await asyncio.to_thread(_write_pid, process, seat)
-    except OSError as error:
-        raise KernelStartFailed(error.strerror or str(error)) from error
-
-
-def _write_pid(process: HostedKernel, seat: Seat) -> None:
+def _enter_groups(process: HostedKernel, seat: Seat) -> None:
+    """Have a copy count as its own session's; blocks, raises OSError."""
     pid = process.pid and pid_outside(seat.inside.pid, process.pid)
     for path in seat.enclosure.group_files:
         Path(path).write_text(str(pid))

@@ -15,7 +15,7 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from kernelsvc.kernels.host import KernelHost
-from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.hosted import Copy, HostedKernel, Memory
 from kernelsvc.kernels.specs import adapter_of
 from kernelsvc.sandbox.isolation import Enclosure
 
@@ -79,16 +79,19 @@ class HostProvisioner(KernelProvisionerBase):
             "ip": str(enclosure.runtime / Path(manager.ip).name),
         }
         file = enclosure.runtime / Path(manager.connection_file).name
-        memory: Memory | None = kwargs.get("memory")
-        if memory is not None:
-            self.kernel = host.start_with(memory, json.dumps(inside), file)
-            return connection
-        self.kernel = host.start_kernel(
-            json.dumps(inside),
-            file,
-            cwd=enclosure.workspace,
-            env={**self.kernel_spec.env, **kwargs["env"]},
-            limits=enclosure.rlimits,
-            adapter=adapter_of(self.kernel_spec),
-        )
+        memory: Memory | Copy | None = kwargs.get("memory")
+        if isinstance(memory, Copy):
+            self.kernel = memory.process
+            host.move(memory, json.dumps(inside), file)
+        elif memory is not None:
+            self.kernel = host.promote(memory, json.dumps(inside), file)
+        else:
+            self.kernel = host.start_kernel(
+                json.dumps(inside),
+                file,
+                cwd=enclosure.workspace,
+                env={**self.kernel_spec.env, **kwargs["env"]},
+                limits=enclosure.rlimits,
+                adapter=adapter_of(self.kernel_spec),
+            )
         return connection

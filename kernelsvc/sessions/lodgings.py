@@ -9,10 +9,9 @@ once it has files. What no copy has taken is given up in the end.
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Self
 
-from kernelsvc.kernels.hosted import Memory
+from kernelsvc.kernels.hosted import HostedKernel, Memory
 from kernelsvc.kernels.pool import Member
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits
@@ -27,6 +26,7 @@ class Lodgings:
 
     def __init__(self, seating: Seating, landlord: Seat, count: int, internet: bool) -> None:
         self._seating = seating
+        self.count = count
         self._begun = deque(
             asyncio.create_task(seating.lodging(landlord, internet)) for _ in range(count)
         )
@@ -49,10 +49,24 @@ class Lodgings:
                 self._seating.give_up(left)
 
 
-@dataclass(frozen=True)
 class Offer:
-    """The memory of the kernel in a seat, for live copies, until that kernel's next run."""
+    """Copies of the kernel in a seat, as it was after `run`, and where they are to be.
 
-    seat: Seat
-    memory: Memory
-    lodgings: Lodgings
+    They are forked when this is made, and wait. With `reseed`, each has random numbers of its own.
+    """
+
+    def __init__(self, seat: Seat, memory: Memory, lodgings: Lodgings, reseed: bool) -> None:
+        self.seat = seat
+        self.run = memory.run
+        self.lodgings = lodgings
+        self.reseed = reseed
+        self._waiting = [seat.inside.copy(memory) for _ in range(lodgings.count)]
+
+    def take(self) -> HostedKernel:
+        """A copy, the caller's from now on."""
+        return self._waiting.pop()
+
+    def close(self) -> None:
+        """Leave nothing of the copies that nobody has taken."""
+        for copy in self._waiting:
+            copy.forget()

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import structlog
@@ -202,11 +202,14 @@ class KernelSlot:
         lodgings = Lodgings(self._seating, seat, copies, self.internet)
         with self._capacity.hurry():
             async with lodgings:
-                offer = None
-                with suppress(TimeoutError):
+                try:
                     run = self._completed = await kernel.snapshot(_SNAPSHOT_SECONDS)
-                    offer = Offer(seat, Memory(kernel.process, run, reseed=reseed), lodgings)
-                yield offer
+                except TimeoutError:
+                    yield None
+                    return
+                offer = Offer(seat, Memory(kernel.process, run), lodgings, reseed)
+                with closing(offer):
+                    yield offer
 
     async def copy(self, offer: Offer) -> Sequence[str]:
         """Have a copy of the kernel that is offered; what that one had which this has not.
@@ -215,18 +218,20 @@ class KernelSlot:
         """
         began = time.monotonic()
         self.is_starting = True
+        process = offer.take()
         try:
             with self._capacity.hurry():
                 seat = await self._lodge(offer)
                 self.kernel = await self._launcher.copy(
-                    seat, self._kernelspec, self._on_late, offer.memory
+                    seat, self._kernelspec, self._on_late, process, reseed=offer.reseed
                 )
         except BaseException:
+            process.forget()
             await self.free()
             raise
         finally:
             self.is_starting = False
-        self._completed = offer.memory.run
+        self._completed = offer.run
         self._has_started(self.kernel, "copied", began)
         self._watch = asyncio.create_task(self._watch_for_death(self.kernel))
         return self.kernel.process.without

@@ -186,13 +186,13 @@ async def test_all_copies_come_to_be_or_none(api, server):
     problem_of(await raw(api, "POST", "/api/sessions/none/fork", ""), 404, "session_not_found")
     assert await everything(api) == before
 
-    # The kernel is gone by the time that the second copy would be made of it.
+    # The second copy is gone by the time that it would be a kernel.
     seats = iter([False, True])
 
-    async def copy(launcher, seat, kernelspec, on_late, memory):
+    async def copy(launcher, seat, kernelspec, on_late, process, *, reseed):
         if next(seats):
-            memory.kernel.forget()
-        return await real(launcher, seat, kernelspec, on_late, memory)
+            process.kill()
+        return await real(launcher, seat, kernelspec, on_late, process, reseed=reseed)
 
     launcher = type(server.service._parts.launcher)
     real = launcher.copy
