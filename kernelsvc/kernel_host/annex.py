@@ -12,11 +12,15 @@ other's.
 
 The process has no rights, and nothing to hide. The view lasts as long as it does, and that is until
 the service hangs up on it, or the sandbox ends.
+
+`python -m kernelsvc.kernel_host.annex FD` serves the orders of the zygote's that come over the
+socket FD: three forks open an annex, so they are to be of a process that has imported little.
 """
 
 import ctypes
 import os
 import socket
+import sys
 
 from kernelsvc.kernel_host import wire
 from kernelsvc.kernel_host.join import (
@@ -26,6 +30,7 @@ from kernelsvc.kernel_host.join import (
     enter_as_master,
     lock_down,
 )
+from kernelsvc.kernel_host.orders import Orders
 from kernelsvc.kernel_host.processes import LIBC, hide, set_name
 
 _OPEN_TREE = 428
@@ -39,11 +44,19 @@ _DETACH = 2  # MNT_DETACH
 _NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 
 
-def open_annex(command: wire.OpenAnnex, held: int, sandbox: int, other: int, seccomp: int) -> None:
+class Annexes(Orders):
+    """Opens annexes."""
+
+    def carry_out(self, command: wire.Command | wire.Report, service: int, *others: int) -> None:
+        """Open one."""
+        assert isinstance(command, wire.OpenAnnex)
+        _open_annex(command, service, *others)
+
+
+def _open_annex(command: wire.OpenAnnex, held: int, sandbox: int, other: int, seccomp: int) -> None:
     """Have a process wait in `sandbox` with the directories of the sandbox `other`; raises OSError.
 
-    For a fork of the zygote, which ends then. `AnnexOpened` over the socket `held` is the answer;
-    when that is hung up, the process ends.
+    `AnnexOpened` over the socket `held` is the answer; when that is hung up, the process ends.
     """
     program = os.pread(seccomp, MAX_FILTER_BYTES, 0)
     taken = _begin_to_take_hold(command, other)
@@ -104,3 +117,8 @@ def _mount(directory: int, path: str) -> None:
     to = (_HERE, path.encode())
     check("umount", LIBC.umount2(path.encode(), _DETACH))
     check("move_mount", LIBC.syscall(_MOVE_MOUNT, directory, b"", *to, _AT_THE_DESCRIPTOR))
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as orders:
+        Annexes(orders, "annex-opener").serve()

@@ -4,91 +4,56 @@ Theory of operation. An interpreter that imports what a kernel needs takes a thi
 some 30 MiB. The zygote does it once for a service: outside of every sandbox, where no session's
 code is, it imports and then waits for orders. For each it forks, and the fork goes into a sandbox
 that has been made and stands empty (`join`), where it is the kernel host. So a host costs
-milliseconds, and all hosts and kernels share the pages that they do not write to. What else is done
-inside of sandboxes from outside (`annex`) is done by a fork of it, too.
+milliseconds, and all hosts and kernels share the pages that they do not write to. What the zygote
+gives all sandboxes alike is the layout of memory and the seed of Python's hashes.
 
-The zygote runs nothing that comes from a session and hears nobody but the service. What it gives
-all sandboxes alike is the layout of memory and the seed of Python's hashes.
+What else is done inside of sandboxes from outside (`annex`) needs none of what it has imported: it
+passes that on to a process of its own, whose forks cost a third as much.
 """
 
-import contextlib
 import os
-import signal
 import socket
-import traceback
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from kernelsvc.kernel_host import wire
-from kernelsvc.kernel_host.annex import open_annex
 from kernelsvc.kernel_host.join import MAX_FILTER_BYTES, SYS_CHROOT, enter, lock_down
-from kernelsvc.kernel_host.processes import adopt_orphans, set_name
+from kernelsvc.kernel_host.orders import Orders
 
 READY = b"ready"
-_MOST_FDS = len(wire.FDS)
+_OPENER = (sys.executable, "-s", "-P", "-m", "kernelsvc.kernel_host.annex")
 
 RunHost = Callable[[socket.socket, socket.socket, int | None], None]
 """Serves a control socket, and one for `DIAL`, until it is hung up, with the descriptor for the
 offer to a proxy."""
 
 
-class Zygote:
-    """Serves one socket of orders; `run_host` is what a fork does in its sandbox."""
+class Zygote(Orders):
+    """`run_host` is what a fork does in its sandbox."""
 
     def __init__(self, orders: socket.socket, run_host: RunHost) -> None:
-        self._orders = orders
+        super().__init__(orders, "kernel-zygote")
         self._run_host = run_host
+        self._annexes = _start_opener()
 
     def serve(self) -> None:
-        """Carry out orders until the service hangs up; then stay for as long as a host does.
-
-        They may outlive the service. Process 1 of a sandbox ends when each process in it has been
-        collected, and their parent is here: who else would be is not known to do that.
-        """
-        set_name("kernel-zygote")
-        # The forks that go on as hosts stay below this process. Nobody waits for their end: the
-        # service hears of it by itself.
-        adopt_orphans()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        """Carry out orders until the service hangs up; then stay for as long as a host does."""
         self._orders.send(READY)
-        while True:
-            order, fds, _, _ = socket.recv_fds(self._orders, wire.MAX_LINE_BYTES, _MOST_FDS)
-            if not order:
-                break
-            command = wire.decode(order)
-            try:
-                if os.fork() == 0:
-                    self._carry_out(command, fds)
-            except OSError as error:
-                # The service hears that nobody has the socket any more, and reads why.
-                os.write(fds[1], f"{error}\n".encode())
-            finally:
-                for fd in fds:
-                    os.close(fd)
-        self._orders.close()
-        with contextlib.suppress(ChildProcessError):
-            # Returns when none is left, as ends of children are ignored.
-            os.wait()
+        super().serve()
 
-    def _carry_out(self, command: wire.Command | wire.Report, fds: list[int]) -> NoReturn:
-        """In a fork: what it was forked for."""
-        code = 1
-        try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._orders.close()
-            service, stderr, *others = fds
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            match command:
-                case wire.ForkHost():
-                    self._become_host(command, service, *others)
-                case wire.OpenAnnex():
-                    open_annex(command, service, *others)
-            code = 0
-        except BaseException:  # noqa: BLE001  # nothing of the zygote's own may run in a fork
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    def take(self, order: bytes, fds: list[int]) -> None:
+        """Have a fork carry it out, of this process or of the one for annexes; raises OSError."""
+        if isinstance(wire.decode(order), wire.OpenAnnex):
+            socket.send_fds(self._annexes, [order], fds)
+        else:
+            super().take(order, fds)
+
+    def carry_out(self, command: wire.Command | wire.Report, service: int, *others: int) -> None:
+        """Be a host."""
+        assert isinstance(command, wire.ForkHost)
+        self._annexes.close()
+        self._become_host(command, service, *others)
 
     def _become_host(
         self,
@@ -113,3 +78,11 @@ class Zygote:
                 self._run_host(service, dials, offer)
         else:
             os.write(control, wire.encode(wire.HostForked(pid)))
+
+
+def _start_opener() -> socket.socket:
+    """Start the process that opens annexes; the orders for it go over the socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen([*_OPENER, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+    return ours

@@ -176,6 +176,10 @@ class Pool:
         """End one that nobody else holds, in the background."""
         return self._in_background(self._end(member))
 
+    def retire(self, kernel: Kernel) -> None:
+        """End the kernel of one that was taken for its seat, in the background."""
+        self._in_background(kernel.close())
+
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._discards.add(task)

@@ -4,7 +4,8 @@ Theory of operation. A copy's kernel needs a seat, and an annex of it in the san
 kernel (`kernels.annex`). Both are the same whatever the copy is: so members of the pool are made
 ready from the moment that copies are asked for, beside the snapshot of the memory and the copying
 of the files, which are moved in then. Where the pool has no more, a copy gets a seat of its own,
-once it has files. What no copy has taken is given up in the end.
+once it has files. What no copy has taken is given up in the end; and only then is there time to end
+the kernels that waited where there are copies now.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections import deque
 from typing import Self
 
 from kernelsvc.kernels.hosted import HostedKernel, Memory
+from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.kernels.pool import Member
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits
@@ -27,6 +29,7 @@ class Lodgings:
     def __init__(self, seating: Seating, landlord: Seat, count: int, internet: bool) -> None:
         self._seating = seating
         self.count = count
+        self._without_use: list[Kernel] = []
         self._begun = deque(
             asyncio.create_task(seating.lodging(landlord, internet)) for _ in range(count)
         )
@@ -37,7 +40,9 @@ class Lodgings:
         Raises NoCapacity.
         """
         member = await self._begun.popleft() if self._begun else None
-        return None if member is None else await seating.move_in(member, limits)
+        if member is not None and (member := await seating.move_in(member, limits)) is not None:
+            self._without_use.append(member.kernel)
+        return member
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,6 +52,8 @@ class Lodgings:
         for left in await asyncio.gather(*self._begun, return_exceptions=True):
             if isinstance(left, Member):
                 self._seating.give_up(left)
+        for kernel in self._without_use:
+            self._seating.retire(kernel)
 
 
 class Offer:

@@ -8,6 +8,7 @@ import structlog
 
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.files.handover import NotHandedOver
+from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.kernels.pool import Kind, Member
 from kernelsvc.kernels.seat import Seat
 from kernelsvc.models.limits import Limits
@@ -82,6 +83,10 @@ class Seating:
         """End a member that has been taken."""
         self._capacity.give_back()
         self._pool.discard(member)
+
+    def retire(self, kernel: Kernel) -> None:
+        """End the kernel of a member whose seat goes on to have another."""
+        self._pool.retire(kernel)
 
     @contextmanager
     def _refusing(self, member: Member) -> Iterator[None]:

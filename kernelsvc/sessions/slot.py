@@ -78,7 +78,6 @@ class KernelSlot:
         self._used_up = False
         self._stopped_for: LimitExceeded | None = None
         self._completed: str | None = None
-        self._leaving: asyncio.Task[None] | None = None
         self._ooms = 0
 
     async def ensure(self) -> Kernel:
@@ -245,8 +244,6 @@ class KernelSlot:
             await self._launcher.lodge(seat, offer.seat, self._kernelspec)
             return seat
         self._seat = member.seat
-        # Nobody needs the kernel that waited there.
-        self._leaving = asyncio.create_task(member.kernel.close())
         return self._seat
 
     def _has_started(self, kernel: Kernel, how: str, began: float) -> None:
@@ -380,9 +377,6 @@ class KernelSlot:
     async def free(self) -> None:
         """End the kernel and its host."""
         await self.drop()
-        if self._leaving is not None:
-            await self._leaving
-            self._leaving = None
         seat, self._seat = self._seat, None
         if seat is not None:
             try:

@@ -4,8 +4,10 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
+from kernelsvc.kernels.kernel import Kernel
 from tests.support.files import get, paths, put
 from tests.support.named import named
 from tests.support.problems import everything, fields_of, problem_of, raw
@@ -22,6 +24,10 @@ generator = here(); next(generator)
 counter = 41
 random.seed(1)
 """
+
+
+def snapshots_of(kernel):
+    return [each.pid for each in named("snapshot", psutil.Process(kernel))]
 
 
 async def fork(api, session_id="s", status=201, **body):
@@ -99,6 +105,10 @@ async def test_a_copy_is_under_its_own_limits_and_a_new_kernel_of_it_in_its_own_
     await api.create(limits={"memory": "1GiB"})
     await api.run("x = 1")
     await fork(api, session_ids=["a"])
+    copy = server.service._live["a"]
+    waiting = await eventually(lambda: snapshots_of(copy._slot.pid()))
+    for path in copy.seat.enclosure.group_files:
+        assert set(map(str, waiting)) <= set(Path(path).read_text().split())
     look = "import os; print(sorted(int(pid) for pid in os.listdir('/proc') if pid.isdigit()))"
     kernels = {}
     for name in ("s", "a"):
@@ -138,12 +148,16 @@ x = 1
 async def test_what_no_copy_has_is_said(api):
     await api.create()
     await api.run(CANNOT_BE_CARRIED)
-    await fork(api, session_ids=["a"])
+    await fork(api, session_ids=["a", "b"])
     run = await api.run("x, child.poll(), here.recv(1)", "a")
     assert run["text"] == "(1, 0, b'')"
     why = "the session is a copy of s, with its memory, without "
     lost = "1 thread, 2 sockets, 1 child process and 1 open file"
     assert run["memory_detail"] == why + lost
+    # What waits in the copy's place has not got more than the copy had.
+    run = await api.run("import os; os._exit(1)", "b")
+    assert run["memory"] == "restored"
+    assert run["memory_detail"].endswith(f"as after the last completed run, without {lost}")
     run = await api.run("child.poll(), threading.active_count() > 3")
     assert (run["text"], run["memory"]) == ("(None, True)", "kept")
 
@@ -155,6 +169,18 @@ async def test_random_numbers_go_on_as_the_source_s_where_they_are_not_reseeded(
     await fork(api, session_ids=["own"])
     drawn = [(await api.run("random.random()", name))["text"] for name in ("s", "same", "own")]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+async def test_random_numbers_are_as_for_the_copy_where_its_first_run_is_its_kernel_s_end(api):
+    await api.create()
+    await api.run("import os, random; random.seed(7)")
+    await fork(api, session_ids=["same"], reseed=False)
+    await fork(api, session_ids=["own"])
+    drawn = {"s": (await api.run("random.random()"))["text"]}
+    for name in ("same", "own"):
+        assert (await api.run("os._exit(1)", name))["memory"] == "restored"
+        drawn[name] = (await api.run("random.random()", name))["text"]
+    assert drawn["s"] == drawn["same"] != drawn["own"]
 
 
 async def test_a_session_that_sleeps_or_has_no_snapshots_is_copied_by_what_sleep_keeps(api):
@@ -185,6 +211,15 @@ async def test_all_copies_come_to_be_or_none(api, server):
         assert fields_of(problem) == [field], body
     problem_of(await raw(api, "POST", "/api/sessions/none/fork", ""), 404, "session_not_found")
     assert await everything(api) == before
+
+    # There is no such snapshot.
+    async def none(*_):
+        return "none"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Kernel, "snapshot", none)
+        answer = problem_of(await raw(api, "POST", PATH, ""), 503, "kernel_start_failed")
+    assert "none had been taken by then" in answer["error"]
 
     # The second copy is gone by the time that it would be a kernel.
     seats = iter([False, True])
