@@ -50,10 +50,14 @@ class Orders(ABC):
             finally:
                 for fd in fds:
                     os.close(fd)
-        self._orders.close()
+        self.close()
         with contextlib.suppress(ChildProcessError):
             # Returns when none is left, as ends of children are ignored.
             os.wait()
+
+    def close(self) -> None:
+        """Free what only who takes orders needs."""
+        self._orders.close()
 
     def take(self, order: bytes, fds: list[int]) -> None:
         """Have a fork carry it out; raises OSError."""
@@ -65,7 +69,7 @@ class Orders(ABC):
         code = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._orders.close()
+            self.close()
             service, stderr, *others = fds
             os.dup2(stderr, 2)
             os.close(stderr)

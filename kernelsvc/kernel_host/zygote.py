@@ -42,17 +42,27 @@ class Zygote(Orders):
         self._orders.send(READY)
         super().serve()
 
+    def close(self) -> None:
+        """Free what only who takes orders needs; the process for annexes ends with its last."""
+        super().close()
+        self._annexes.close()
+
     def take(self, order: bytes, fds: list[int]) -> None:
         """Have a fork carry it out, of this process or of the one for annexes; raises OSError."""
-        if isinstance(wire.decode(order), wire.OpenAnnex):
-            socket.send_fds(self._annexes, [order], fds)
-        else:
+        if not isinstance(wire.decode(order), wire.OpenAnnex):
             super().take(order, fds)
+            return
+        try:
+            socket.send_fds(self._annexes, [order], fds)
+        except OSError:
+            # It has been killed.
+            self._annexes.close()
+            self._annexes = _start_opener()
+            socket.send_fds(self._annexes, [order], fds)
 
     def carry_out(self, command: wire.Command | wire.Report, service: int, *others: int) -> None:
         """Be a host."""
         assert isinstance(command, wire.ForkHost)
-        self._annexes.close()
         self._become_host(command, service, *others)
 
     def _become_host(

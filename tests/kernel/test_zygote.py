@@ -59,6 +59,16 @@ async def test_a_killed_zygote_is_replaced_and_its_kernels_live_on(api, the_zygo
     assert (run["text"], run["memory"]) == ("2", "kept")
 
 
+async def test_copies_can_be_made_when_the_process_that_opens_annexes_was_killed(api, the_zygote):
+    await api.create()
+    await api.run("x = 1")
+    (opener,) = named("annex-opener", the_zygote())
+    opener.kill()
+    await eventually(lambda: not opener.is_running())
+    await api.send("POST", "/api/sessions/s/fork", {"session_ids": ["a"]})
+    assert (await api.run("x", "a"))["text"] == "1"
+
+
 async def test_a_kernel_may_change_its_root_directory_and_has_no_other_privilege_left(api):
     await api.create()
     own, program = json.loads((await api.run(PRIVILEGES))["stdout"])
