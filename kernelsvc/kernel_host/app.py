@@ -37,7 +37,7 @@ os_exit = os._exit
 
 _of_processes_before: list[Any] = []
 _OF_A_PROCESS = (
-    *("context", "io_loop", "iopub_thread", "control_thread", "heartbeat"),
+    *("context", "io_loop", "iopub_thread", "control_thread"),
     *("shell_socket", "control_socket", "stdin_socket", "debugpy_socket"),
 )
 _STREAMS_OF_A_PROCESS = ("shell_stream", "control_stream", "debugpy_stream")
@@ -73,7 +73,6 @@ class KernelApp(IPKernelApp):
         self.session.pid = os.getpid()
         self.init_connection_file()
         self.init_sockets()
-        self.init_heartbeat()
         self.init_io()
         self.init_signal()
         self.control_thread.start()
@@ -108,6 +107,9 @@ class KernelApp(IPKernelApp):
         self.debugpy_socket = context.socket(zmq.STREAM)
         self.debugpy_socket.linger = LINGER_MS
         self.control_thread = ControlThread(daemon=True)
+
+    def init_heartbeat(self) -> None:
+        """None: whether the kernel lives, its host says; nobody connects to that channel."""
 
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
