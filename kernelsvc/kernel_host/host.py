@@ -16,20 +16,17 @@ becomes the kernel if the service says so, and is killed if the service says any
 A host has more than one kernel where copies of its own have been made (`CopySnapshot`). They are in
 its sandbox, each in an annex with files of its own, by which it is known to whom a process belongs.
 
-In a sandbox there is nobody but process 1, which only waits, the host and what the kernels started:
-so the host ends all others at once, where there is one kernel. The user's code cannot look into it.
-It can stop or kill it, as it can its own kernel: without a host, the service ends the sandbox.
+The user's code in a sandbox cannot look into the host. It can stop or kill it, as it can its own
+kernel: without a host, the service ends the sandbox.
 """
 
 import contextlib
 import functools
 import json
 import os
-import select
 import selectors
 import signal
 import socket
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,10 +35,7 @@ from kernelsvc.kernel_host.becoming import RunKernel, become_kernel, write_anew
 from kernelsvc.kernel_host.dial import answer_dial
 from kernelsvc.kernel_host.hosted import Hosted
 from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot
-
-SWEEP_SECONDS = 10.0
-SPARING_SECONDS = 2.0
-"""So long does a sweep kill one by one, for the sake of the snapshot; then it kills all at once."""
+from kernelsvc.kernel_host.sweeper import Sweeper
 
 
 class Host:
@@ -62,6 +56,7 @@ class Host:
         self._run_kernel = run_kernel
         self._environment = environment
         self._sandboxed = dial is not None
+        self._sweeper = Sweeper(self._sandboxed, self._has_exited)
         self._dial = dial
         self._selector = selectors.DefaultSelector()
         self._kernels: dict[int, Hosted] = {}
@@ -166,9 +161,25 @@ class Host:
         self._selector.register(kernel.keeper.heard, selectors.EVENT_READ, kernel.hear_snapshots)
 
     def _tell(self, numbers: list[int]) -> None:
-        """Say what has become of kernels, to who may have missed it, and has these alone."""
+        """Say what has become of kernels, to who may have missed it, and has these alone.
+
+        Where that one knows of the kernel only that another has been put in the place of, nobody
+        has come to use the other yet.
+        """
+        unknown = [
+            kernel
+            for number, kernel in self._kernels.items()
+            if number not in numbers and kernel.before in numbers
+        ]
+        for each in unknown:
+            number = each.number
+            each.step_back()
+            self._renumber(each, number)
         for number in numbers:
             kernel = self._kernels.get(number)
+            if kernel in unknown and kernel.pid is not None:
+                # Its end is about to come, and to be reported.
+                continue
             if kernel is not None and kernel.pid is not None and kernel.worker is not None:
                 self._report(wire.KernelReady(number, kernel.worker))
             else:
@@ -176,6 +187,11 @@ class Host:
                 self._report(wire.KernelExited(number, -signal.SIGKILL if known is None else known))
         for number in self._kernels.keys() - set(numbers):
             self._forget(self._kernels[number])
+
+    def _renumber(self, kernel: Hosted, before: int) -> None:
+        self._kernels[kernel.number] = self._kernels.pop(before)
+        if self._own == before:
+            self._own = kernel.number
 
     def _start(self, command: wire.StartKernel) -> None:
         before = self._kernels.get(self._own)
@@ -201,19 +217,17 @@ class Host:
         self._report(wire.KernelStarted(kernel.number, pid))
 
     def _promote(self, command: wire.PromoteSnapshot) -> None:
-        before = self._kernels.get(command.of)
-        if before is None or before.pid is not None:
+        kernel = self._kernels.get(command.of)
+        if kernel is None or kernel.pid is not None:
             self._report(wire.NoSnapshot(command.kernel, NOT_ANY))
             return
-        snapshot = before.keeper.take(command.run)
+        snapshot = kernel.keeper.take(command.run)
         if not isinstance(snapshot, Snapshot):
             self._report(wire.NoSnapshot(command.kernel, snapshot))
             return
         self._report(wire.SnapshotPromoted(command.kernel, snapshot.without))
-        kernel = self._kernels[command.kernel] = self._kernels.pop(command.of)
-        if self._own == command.of:
-            self._own = command.kernel
         kernel.begin_anew(command.kernel, command.connection_file)
+        self._renumber(kernel, command.of)
         write_anew(kernel.outside(command.connection_file), command.connection)
         with contextlib.suppress(OSError):
             # One that has ended by now is reaped, and that reported, as any kernel is.
@@ -342,57 +356,8 @@ class Host:
     def _end_all(self) -> None:
         for kernel in self._kernels.values():
             kernel.keeper.drop()
-        deadline = time.monotonic() + SWEEP_SECONDS
-        while time.monotonic() < deadline:
-            if self._sandboxed:
-                processes.kill_all()
-            left = [process.pid for process in processes.descendants(os.getpid())]
-            if not left:
-                break
-            processes.kill(left)
-            self._wait_for(left)
+        self._sweeper.end_all()
 
     def _sweep(self, kernel: Hosted, since: float) -> int:
-        """Kill what a kernel started at or after `since`; the kernel itself only where since is 0.
-
-        Its snapshot lives on, where the others can be killed without it; so do other kernels here,
-        copies of it or what it is a copy of, with what they have started.
-        """
-        kernel.wait_for_snapshots()
         others = [each for each in self._kernels.values() if each is not kernel and each.is_there]
-        began = time.monotonic()
-        killed = 0
-        while (now := time.monotonic()) < began + SWEEP_SECONDS:
-            if since == 0.0 and now > began + SPARING_SECONDS:
-                kernel.keeper.drop()
-            if since == 0.0 and self._sandboxed and not (others or kernel.keeper.has_any):
-                processes.kill_all()
-            left = [
-                process
-                for process in processes.descendants(os.getpid())
-                if process.started > since - processes.TICK_SECONDS
-                and not kernel.keeper.knows(process.pid)
-                and (since == 0.0 or process.pid != kernel.pid)
-                and not any(other.has(process.pid) for other in others)
-            ]
-            if not left:
-                break
-            pids = [each.pid for each in left if since == 0.0 or not kernel.may_tell_of(each)]
-            killed += len(pids)
-            processes.kill(pids)
-            self._wait_for(pids)
-            kernel.listen(0 if pids else processes.TICK_SECONDS)
-        return killed
-
-    def _wait_for(self, pids: list[int]) -> None:
-        """Wait until each has ended (a second at most) and collect those that are our children."""
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                pidfd = os.pidfd_open(pid)
-                try:
-                    select.select([pidfd], [], [], 1.0)
-                finally:
-                    os.close(pidfd)
-        with contextlib.suppress(ChildProcessError):
-            while (reaped := os.waitpid(-1, os.WNOHANG))[0] != 0:
-                self._has_exited(*reaped)
+        return self._sweeper.sweep(kernel, others, since)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -25,13 +26,15 @@ class Hosted:
 
     `worker` is the process that does the work, once it is ready: itself, or another. `directory` is
     its working directory as it starts, `root` its root directory; both are paths, the latter as the
-    host has it, and "" for a copy that waits to be told. Freed by `free`.
+    host has it, and "" for a copy that waits to be told. `before` is the number of the kernel that
+    it was a snapshot of. Freed by `free`.
     """
 
     def __init__(self, number: int, connection_file: str, directory: str, root: str = "/") -> None:
         self.number = number
         self.connection_file = connection_file
         self.directory = directory
+        self.before: int | None = None
         self.keeper = Keeper()
         self.pid: int | None = None
         self.worker: int | None = None
@@ -43,8 +46,18 @@ class Hosted:
 
     def begin_anew(self, number: int, connection_file: str) -> None:
         """It has ended; its snapshot takes its place, as that number."""
-        self.number, self.connection_file = number, connection_file
+        self.before, self.number, self.connection_file = self.number, number, connection_file
         self.worker, self.returncode, self.is_program = None, None, False
+
+    def step_back(self) -> None:
+        """It ends, and counts as the one before, of which what it leaves in its place is as good.
+
+        As long as it has run nothing, that is a snapshot of the very same memory.
+        """
+        assert self.before is not None
+        self._hear_until(lambda: self.keeper.has_any)
+        self.number, self.before = self.before, None
+        self.signal(signal.SIGKILL)
 
     @property
     def is_there(self) -> bool:

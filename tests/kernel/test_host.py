@@ -16,11 +16,12 @@ from jupyter_client.manager import AsyncKernelManager
 from kernelsvc.errors import KernelStartFailed
 from kernelsvc.kernel_host import wire
 from kernelsvc.kernels.host import KernelHost
-from kernelsvc.kernels.hosted import HostedKernel
+from kernelsvc.kernels.hosted import HostedKernel, Memory
 from kernelsvc.kernels.launch import Launcher
 from kernelsvc.kernels.provisioner import HostProvisioner
 from kernelsvc.kernels.runtime import RuntimeDirectory
 from kernelsvc.kernels.specs import PYTHON, KernelSpecs
+from kernelsvc.models.event import Text
 from kernelsvc.models.limits import Limits
 from kernelsvc.sandbox.bwrap import Place
 from kernelsvc.sandbox.isolation import Isolation
@@ -188,6 +189,50 @@ async def test_a_kernel_that_does_not_start_says_why(broken, monkeypatch):
         with pytest.raises(KernelStartFailed, match=expected):
             await launcher.start(seat, PYTHON, lambda request_id, event: None)
         host.kill()
+        await seat.close()
+        await launcher.close()
+        runtime.close()
+
+
+async def test_a_kernel_that_nobody_was_told_of_gives_way_to_the_one_before_and_no_memory_is_lost():
+    said = []
+
+    async def ran(kernel, code):
+        execution = kernel.execute(code, {}, None, said.append, lambda request_id: None)
+        await execution.until_done(30)
+        assert execution.is_done
+
+    def restored():
+        return launcher.restore(seat, PYTHON, lambda request_id, event: None, run)
+
+    with tempfile.TemporaryDirectory(prefix="ks") as directory:
+        runtime = RuntimeDirectory(Path(directory))
+        runtime.open()
+        launcher = Launcher(runtime, Isolation(None), patience=60)
+        seat = await launcher.seat(PYTHON, Path(directory), Limits())
+        first = await launcher.start(seat, PYTHON, lambda request_id, event: None)
+        await ran(first, "x = 41")
+        run = await first.snapshot(30)
+        # A copy can only be made once the snapshot has told the host of itself.
+        copy = seat.host.copy(Memory(first.process, run))
+        await asyncio.wait_for(copy.started, 30)
+        copy.forget()
+        first.process.kill()
+        await asyncio.wait_for(first.ended.wait(), 30)
+        untold = await restored()
+        # What another service asks that knows of the first kernel only.
+        seat.latest = HostedKernel(seat.host, first.process.number)
+        seat.host._kernels[seat.latest.number] = seat.latest
+        seat.host.send(wire.AskKernels([seat.latest.number]))
+        assert await asyncio.wait_for(seat.latest.exited, 30) == -signal.SIGKILL
+        assert not seat.latest.ready.done()
+        assert not alive(untold.process.pid)
+        kernel = await restored()
+        await ran(kernel, "print(x + 1)")
+        assert "42" in "".join(event.text for event in said if isinstance(event, Text))
+        untold.process.forget()
+        for each in (first, untold, kernel):
+            await each.close()
         await seat.close()
         await launcher.close()
         runtime.close()
