@@ -34,7 +34,7 @@ from kernelsvc.kernel_host import processes, wire
 from kernelsvc.kernel_host.becoming import RunKernel, become_kernel, write_anew
 from kernelsvc.kernel_host.dial import answer_dial
 from kernelsvc.kernel_host.hosted import Hosted
-from kernelsvc.kernel_host.keeper import GONE, NOT_ANY, Snapshot
+from kernelsvc.kernel_host.keeper import NOT_ANY, Snapshot
 from kernelsvc.kernel_host.sweeper import Sweeper
 
 
@@ -252,7 +252,7 @@ class Host:
         assert copy.ready is not None
         found = copy.hear_copy()
         if found is None and copy.pid is None:
-            self._report(wire.NoSnapshot(copy.number, GONE))
+            self._report(wire.NoSnapshot(copy.number, "it could not be copied"))
             self._forget(copy)
         elif found is None:
             # Its end is reported as any kernel's.

@@ -35,7 +35,17 @@ class Zygote(Orders):
     def __init__(self, orders: socket.socket, run_host: RunHost) -> None:
         super().__init__(orders, "kernel-zygote")
         self._run_host = run_host
-        self._annexes = _start_opener()
+        self._start_opener()
+
+    def _start_opener(self) -> None:
+        """Start the process that opens annexes; the orders for it go over the socket."""
+        self._annexes, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # Kept: one that is forgotten while it runs, `subprocess` would wait for by its number
+            # in the forks, where that is another's.
+            self._opener = subprocess.Popen(
+                [*_OPENER, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
 
     def serve(self) -> None:
         """Carry out orders until the service hangs up; then stay for as long as a host does."""
@@ -57,7 +67,7 @@ class Zygote(Orders):
         except OSError:
             # It has been killed.
             self._annexes.close()
-            self._annexes = _start_opener()
+            self._start_opener()
             socket.send_fds(self._annexes, [order], fds)
 
     def carry_out(self, command: wire.Command | wire.Report, service: int, *others: int) -> None:
@@ -88,11 +98,3 @@ class Zygote(Orders):
                 self._run_host(service, dials, offer)
         else:
             os.write(control, wire.encode(wire.HostForked(pid)))
-
-
-def _start_opener() -> socket.socket:
-    """Start the process that opens annexes; the orders for it go over the socket."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        subprocess.Popen([*_OPENER, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-    return ours

@@ -242,6 +242,34 @@ async def test_all_copies_come_to_be_or_none(api, server):
     assert set(os.listdir(server.service._workspaces.root)) == ids
 
 
+LEAVES_TWO = """
+import os, threading
+events, held = [], []
+try:
+    while True:
+        events.append(threading.Event())
+        thread = threading.Thread(target=events[-1].wait, daemon=True)
+        thread.start()
+        held.append(thread)
+except RuntimeError:
+    for event, thread in zip(events[:2], held):
+        event.set()
+        thread.join()
+x = 1
+"""
+
+
+async def test_a_source_loses_nothing_where_there_can_be_no_more_processes_for_a_copy(
+    api,
+):
+    await api.create(limits={"processes": 32})
+    assert (await api.run(LEAVES_TWO))["exit_code"] == 0
+    answer = problem_of(await raw(api, "POST", PATH, ""), 503, "kernel_start_failed")
+    assert "could not be copied" in answer["error"]
+    assert (await api.run("os._exit(1)"))["memory"] == "restored"
+    assert (await api.run("x"))["text"] == "1"
+
+
 BAD = [
     ('{"count": 0}', "count"),
     ('{"count": 33}', "count"),
