@@ -193,9 +193,10 @@ class SessionRuns:
     async def history(self, caller: Caller, session_id: str) -> RunList:
         """The session's latest runs, newest first, those that wait or go on included."""
         await self._record(caller, session_id)
-        kept = await self._store.latest(session_id)
         live = self._live.get(session_id)
+        # Before what is kept is read: one that ends meanwhile is in one of the two at least.
         going = [job.summary() for job in reversed(live.jobs.going())] if live else []
+        kept = await self._store.latest(session_id)
         known = {run.run_id for run in kept}
         runs = [*(run for run in going if run.run_id not in known), *kept]
         return RunList(runs=runs, count=len(runs))

@@ -63,6 +63,25 @@ async def until_it_says(api, run_id, text):
 # ---- in the background
 
 
+async def test_a_run_that_ends_while_the_history_is_read_is_in_it(
+    api, server, tmp_path, monkeypatch
+):
+    await api.create()
+    run_id = (await begin(api, HELD))["run_id"]
+    store = server.service.runs._store
+    real = store.latest
+
+    async def latest(session_id):
+        kept = await real(session_id)
+        let_go(tmp_path)
+        assert (await found(api, run_id, wait=30))["status"] == "completed"
+        return kept
+
+    monkeypatch.setattr(store, "latest", latest)
+    history = (await api.send("GET", RUNS)).json
+    assert [run["run_id"] for run in history["runs"]] == [run_id]
+
+
 async def test_a_background_run_that_finds_no_kernel_says_so_in_its_result(make_service):
     api = await make_service(kernel_start_timeout=0.001)
     await api.create()
