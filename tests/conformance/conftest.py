@@ -69,7 +69,7 @@ def key(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def url(pytestconfig: pytest.Config) -> Iterator[str]:
-    """Where the service is; one that is started here has grace times of half a second."""
+    """Where the service is; kernels of one that is started here have half a second to end."""
     given = pytestconfig.getoption("--url", None)
     if given:
         yield given
@@ -78,7 +78,6 @@ def url(pytestconfig: pytest.Config) -> Iterator[str]:
         api_key=OWN_KEY,
         callback_networks="127.0.0.1/32",
         callback_first_pause=0.1,
-        interrupt_grace=0.5,
         terminate_grace=0.5,
         setup_environment=json.dumps({name: os.environ[name] for name in MIRROR & {*os.environ}}),
     ) as process:

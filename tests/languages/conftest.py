@@ -29,7 +29,7 @@ class Languages(Api):
 
 @pytest.fixture(scope="session")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """The service. Its kernels have little time after a timeout."""
+    """The service. Its kernels have little time to end."""
     kernels = tmp_path_factory.mktemp("jupyter")
     spec = Path(kernels, "kernels", STOCK, "kernel.json")
     spec.parent.mkdir(parents=True)
@@ -38,7 +38,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(kernels))
         service = ServiceProcess(
-            kernelspecs=STOCK, pool_min=0, pool_max=1, interrupt_grace=1, terminate_grace=0.3
+            kernelspecs=STOCK, pool_min=0, pool_max=1, terminate_grace=0.3
         )
         with service:
             yield service

@@ -146,7 +146,7 @@ async def nobody_else_is_handed_anything(lives):
 
 
 async def test_runs_are_seen_through_or_told_of_after_a_kill(make_lives):
-    lives = make_lives(callback_networks=LOOPBACK, interrupt_grace=0.3, terminate_grace=0.3)
+    lives = make_lives(callback_networks=LOOPBACK, terminate_grace=0.3)
     sleep = "import time\nprint('before', flush=True)\n"
     until = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
     async with receiving() as receiver:

@@ -33,7 +33,7 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.fixture
 def server(serve):
-    return serve(interrupt_grace=0.3, terminate_grace=0.3)
+    return serve(terminate_grace=0.3)
 
 
 async def until_snapshot():
