@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import json
 import logging
 import os
 import socket
@@ -10,41 +9,31 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import zmq
-from ipykernel.control import ControlThread
 from ipykernel.displayhook import ZMQDisplayHook
 from ipykernel.kernelapp import IPKernelApp
-from jupyter_client.jsonutil import json_default
-from jupyter_client.session import orjson_packer
 from traitlets.config import Config
 
 from kernelsvc.kernel_host.capture import spare_descriptors
+from kernelsvc.kernel_host.channels.channel import Router
+from kernelsvc.kernel_host.channels.control import Control
+from kernelsvc.kernel_host.channels.iopub import IOThread
 from kernelsvc.kernel_host.children import keep_from_waits
 from kernelsvc.kernel_host.imports import import_from_workspace, reseed
-from kernelsvc.kernel_host.iopub import IOThread
 from kernelsvc.kernel_host.kernel import Kernel, exit_status
 from kernelsvc.kernel_host.labels import follow_threads
+from kernelsvc.kernel_host.loops import KernelLoop
 from kernelsvc.kernel_host.memory.state import Baseline
-from kernelsvc.kernel_host.session import KernelSession
+from kernelsvc.kernel_host.session import KernelSession, pack
 from kernelsvc.kernel_host.snapshot import Promoted, Snapshots
 from kernelsvc.kernel_host.streams import Output, install
 
-IOPUB_HIGH_WATER = 64
-LINGER_MS = 1000
-
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 os_exit = os._exit
 
-_of_processes_before: list[Any] = []
-_OF_A_PROCESS = (
-    *("context", "io_loop", "iopub_thread", "control_thread"),
-    *("shell_socket", "control_socket", "stdin_socket", "debugpy_socket"),
-)
-_STREAMS_OF_A_PROCESS = ("shell_stream", "control_stream", "debugpy_stream")
-
 
 class KernelApp(IPKernelApp):
-    """ipykernel's application, with our kernel, our streams and no parent poller."""
+    """ipykernel's application, with our kernel, our channels and streams, and no parent poller."""
 
     kernel_class = Kernel
 
@@ -54,20 +43,27 @@ class KernelApp(IPKernelApp):
     def parse_command_line(self, argv: Any = None) -> None:
         """None: there is no command line, and to build a parser for one takes its time."""
 
+    main_loop: KernelLoop
     is_resumed = False
     """Whether it has served in a process before, of which this one was a snapshot."""
 
-    def resume(self, connection_file: str) -> None:
-        """Serve another connection, in a process that was a snapshot: the rest is there.
+    def leave(self) -> set[int]:
+        """In a fork of the kernel: free what it has of its clients; the descriptors to keep.
 
-        What the process before had of ZeroMQ and of event loops is kept for ever: it is that
-        process's to end.
+        Those are what its event loop has in place of the kernel's, until it is closed.
         """
-        _of_processes_before.extend(getattr(self, name) for name in _OF_A_PROCESS)
-        _of_processes_before.extend(getattr(self.kernel, name) for name in _STREAMS_OF_A_PROCESS)
+        for channel in (self.shell_channel, self.control_channel, self.iopub_thread):
+            channel.leave()
+        Kernel.output.abandon()
+        return self.main_loop.leave()
+
+    def resume(self, connection_file: str) -> None:
+        """Serve another connection, in a process that was a snapshot: the rest is there."""
+        self.main_loop.close()
         self.is_resumed = True
-        self.context = None
-        for channel in ("shell", "iopub", "stdin", "control", "hb"):
+        self.main_loop = KernelLoop()
+        asyncio.set_event_loop(self.main_loop)
+        for channel in _CHANNELS:
             setattr(self, f"{channel}_port", 0)
         self.connection_file = connection_file
         self.session.pid = os.getpid()
@@ -75,76 +71,53 @@ class KernelApp(IPKernelApp):
         self.init_sockets()
         self.init_io()
         self.init_signal()
-        self.control_thread.start()
-        self.kernel.resume(self)
+        self.kernel.resume()
 
     def is_own_socket(self, address: str) -> bool:
         """Whether a unix socket at that address is one of the kernel's."""
         return address.startswith(f"{self.ip}-")
 
     def init_sockets(self) -> None:
-        """The sockets. They are closed at exit, once, behind what the code wants to say then."""
-        super().init_sockets()
-        atexit.unregister(self.close)
-        if not self.is_resumed:
-            atexit.register(self._close_last)
+        """The channels that there are clients for.
 
-    def _close_last(self) -> None:
-        self.close()
-
-    def init_control(self, context: Any) -> None:
-        """The control channel; and none of the threads for shells beside the main one.
-
-        Nobody opens one here, and every request and reply would go through two more sockets. Nor
-        is a socket of the debugger's connected to the shell's: ZeroMQ would do that in a thread of
-        its own, at any later time, and the end that connects has no address by which it could be
-        told from the code's.
+        No stdin: a run's is in its request. No heartbeat: whether the kernel lives, its host says.
         """
-        self.control_socket = context.socket(zmq.ROUTER)
-        self.control_socket.linger = LINGER_MS
-        self.control_socket.router_handover = 1
-        self.control_port = self._bind_socket(self.control_socket, self.control_port)
-        self.debugpy_socket = context.socket(zmq.STREAM)
-        self.debugpy_socket.linger = LINGER_MS
-        self.control_thread = ControlThread(daemon=True)
+        if not self.is_resumed:
+            self.shell_channel, self.control_channel = Router(), Control()
+            self.iopub_thread = IOThread(self.session)
+            self.iopub_socket = self.iopub_thread.background_socket
+            self.configure_tornado_logger()
+            # Closed at exit, once, behind what the code wants to say then.
+            atexit.register(self.close)
+        self.shell_channel.open(f"{self.ip}-{self.shell_port}")
+        self.control_channel.open(f"{self.ip}-{self.control_port}")
+        self.iopub_thread.open(f"{self.ip}-{self.iopub_port}")
+
+    def close(self) -> None:
+        """Say what is left to say."""
+        self.reset_io()
+        self.iopub_thread.finish()
 
     def init_heartbeat(self) -> None:
-        """None: whether the kernel lives, its host says; nobody connects to that channel."""
+        """None."""
 
     def init_poller(self) -> None:
         """None: the kernel host ends its kernel (PR_SET_PDEATHSIG), no thread needs to look."""
 
-    def init_iopub(self, context: Any) -> None:
-        """An iopub socket that waits for a slow reader instead of dropping messages."""
-        context, before = zmq.Context(), self.iopub_socket
-        self.iopub_socket = context.socket(zmq.XPUB)
-        self.iopub_socket.linger = LINGER_MS
-        self.iopub_socket.sndhwm = IOPUB_HIGH_WATER
-        self.iopub_socket.xpub_nodrop = 1
-        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
-        self.iopub_thread = IOThread(context, self.iopub_socket, self.session)
-        if self.is_resumed:
-            # The code may have it, and what displays.
-            before.io_thread = self.iopub_thread
-            self.iopub_thread.background_socket = before
-        else:
-            self.configure_tornado_logger()
-        self.iopub_thread.start()
-        self.iopub_socket = self.iopub_thread.background_socket
-
     def init_io(self) -> None:
         """Streams of ours in place of ipykernel's."""
-        io_thread = self.iopub_thread
-        way_out = {
-            "schedule": io_thread.schedule,
-            "call_later": io_thread.io_loop.call_later,
-            "io_thread": io_thread.is_current,
-        }
         if self.is_resumed:
-            Kernel.output.resume(**way_out)
+            Kernel.output.resume()
             return
         self.session.pack = pack
-        output = Output(self.session, self.iopub_socket, **way_out)
+        io_thread = self.iopub_thread
+        output = Output(
+            self.session,
+            self.iopub_socket,
+            schedule=io_thread.schedule,
+            call_later=io_thread.call_later,
+            io_thread=io_thread.is_current,
+        )
         Kernel.output = output
         self.displayhook = sys.displayhook = ZMQDisplayHook(self.session, self.iopub_socket)
         install(output)
@@ -153,7 +126,19 @@ class KernelApp(IPKernelApp):
 
     def init_kernel(self) -> None:
         """The kernel, and from here on threads that print for the run that started them."""
-        super().init_kernel()
+        self.kernel = Kernel.instance(
+            parent=self,
+            session=self.session,
+            shell_stream=self.shell_channel,
+            control_stream=self.control_channel,
+            iopub_thread=self.iopub_thread,
+            iopub_socket=self.iopub_socket,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_ns=self.user_ns,
+        )
+        self.kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
+        self.displayhook.get_execution_count = lambda: self.kernel.execution_count
         follow_threads(self.kernel)
         keep_from_waits()
         os._exit = self._leave
@@ -164,18 +149,6 @@ class KernelApp(IPKernelApp):
             Kernel.output.flush()
             self.iopub_thread.finish()
         os_exit(status)
-
-
-def pack(message: Any) -> bytes:
-    """JSON for a message part, whatever text is in it.
-
-    jupyter_client's packers raise on lone surrogates, and the message (a reply even) is gone; here
-    they travel as escapes.
-    """
-    try:
-        return orjson_packer(message)
-    except UnicodeEncodeError:
-        return json.dumps(message, default=json_default, ensure_ascii=True).encode()
 
 
 def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socket.socket) -> int:
@@ -190,8 +163,10 @@ def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socke
     config.InteractiveShell.colors = "nocolor"
     # Its banner has a tip of the day, and to pick one takes a random number of the code's.
     config.InteractiveShell.enable_tip = False
-    asyncio.set_event_loop(asyncio.new_event_loop())
+    loop = KernelLoop()
+    asyncio.set_event_loop(loop)
     app = KernelApp.instance(connection_file=connection_file, config=config)
+    app.main_loop = loop
     app.initialize([])
     # traitlets leaves it to the handler what is logged; until there, every message is written out.
     app.log.setLevel(logging.CRITICAL)
@@ -199,7 +174,7 @@ def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socke
     import_from_workspace()
     Kernel.baseline = Baseline.now()
     output = Kernel.output
-    app.kernel.snapshots = Snapshots(keeper, output.abandon, output.pass_over, app.is_own_socket)
+    app.kernel.snapshots = Snapshots(keeper, app.leave, output.pass_over, app.is_own_socket)
     announce()
     try:
         return _serve(app)
@@ -219,7 +194,6 @@ def _serve(app: KernelApp) -> int:
         else:
             return 0
         with spare_descriptors():
-            asyncio.set_event_loop(asyncio.new_event_loop())
             app.resume(order.connection_file)
         order.begin()
         del order

@@ -21,14 +21,17 @@ import contextlib
 import fcntl
 import os
 import resource
-import select
 import signal
 import struct
 import threading
 from collections.abc import Iterator
+from select import EPOLLIN, epoll
+from threading import RLock
 from typing import Any, Protocol
 
 from jupyter_client.session import extract_header
+
+from kernelsvc.kernel_host.own_threads import OwnThread
 
 CHUNK = 1 << 16
 SETTLE_SECONDS = 1.0
@@ -150,20 +153,21 @@ class Capture:
 
     def __init__(self, output: Sink) -> None:
         self._output = output
-        self._lock = threading.RLock()
-        self._poll = select.epoll()
+        self._lock = RLock()
+        self._poll = epoll()
         self._pipes: dict[int, _Pipe] = {}
         self._current: dict[str, _Pipe] = {}
-        self._written = select.epoll()
+        self._written = epoll()
         self._passing_on = False
         self._newest_process = _NewestProcess()
         self._newest_at_begin: bytes | None = None
-        self._thread = threading.Thread(target=self._read_all, name="fd-output", daemon=True)
+        self._thread = OwnThread(self._read_some)
 
     def start(self) -> None:
         """Take descriptors 1 and 2; from here on they feed the streams."""
         self.begin({})
-        self._thread.start()
+        self._thread.begin()
+        self._poll.register(self._thread.awakened, EPOLLIN)
 
     def abandon(self) -> None:
         """In a forked child, which has no thread to read: close its descriptors, but for 1 and 2.
@@ -176,6 +180,7 @@ class Capture:
         self._poll.close()
         self._written.close()
         self._newest_process.close()
+        self._thread.leave()
 
     def begin(self, parent: Label) -> None:
         """New pipes for a new run; the old ones live on while a process still holds them."""
@@ -190,10 +195,10 @@ class Capture:
                 self._newest_at_begin = newest
                 self._make_pipes(label)
 
-    def pass_over(self, pid: int) -> None:
-        """A child that has no part in the output: alone, it is no reason for new pipes."""
-        if self._newest_at_begin == b"%d" % (pid - 1):
-            self._newest_at_begin = b"%d" % pid
+    def pass_over(self, ids: range) -> None:
+        """A child and threads that have no part in the output: they are no reason for new pipes."""
+        if self._newest_at_begin == b"%d" % (ids.start - 1):
+            self._newest_at_begin = b"%d" % (ids.stop - 1)
 
     def _are_as_made(self) -> bool:
         pipes = (self._current.get(name) for name in ("stdout", "stderr"))
@@ -206,8 +211,8 @@ class Capture:
                 with contextlib.suppress(OSError):
                     pipe = _Pipe(name, fd, label)
                     self._pipes[pipe.reader] = pipe
-                    self._poll.register(pipe.reader, select.EPOLLIN)
-                    self._written.register(pipe.reader, select.EPOLLIN)
+                    self._poll.register(pipe.reader, EPOLLIN)
+                    self._written.register(pipe.reader, EPOLLIN)
                     self._leave(self._current.get(name))
                     self._current[name] = pipe
 
@@ -289,13 +294,15 @@ class Capture:
                     registered.unregister(pipe.reader)
             os.close(pipe.reader)
 
-    def _read_all(self) -> None:
-        while True:
-            for fd, _ in self._poll.poll():
-                with self._lock:
-                    if (pipe := self._pipes.get(fd)) is not None:
-                        self._passing_on = True
-                        try:
-                            self._read(pipe)
-                        finally:
-                            self._passing_on = False
+    def _read_some(self) -> None:
+        for fd, _ in self._poll.poll():
+            if fd == self._thread.awakened:
+                os.eventfd_read(fd)
+                continue
+            with self._lock:
+                if (pipe := self._pipes.get(fd)) is not None:
+                    self._passing_on = True
+                    try:
+                        self._read(pipe)
+                    finally:
+                        self._passing_on = False

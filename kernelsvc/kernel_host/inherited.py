@@ -26,10 +26,11 @@ class Descriptors:
         self._own = dict(_open())
         self._is_own_socket = is_own_socket
         self._of_the_code: dict[int, str] = {}
+        self._kept: set[int] = set()
 
     def keep_for_code(self) -> None:
         """In the copy, behind `let_go`, when it is to be the kernel: what is left is the code's."""
-        self._of_the_code = dict(_open())
+        self._of_the_code = {fd: what for fd, what in _open() if fd not in self._kept}
 
     def know_own(self) -> None:
         """In a copy that is the kernel: what there is beside the code's is its own."""
@@ -41,6 +42,7 @@ class Descriptors:
         They are counted by what people call them.
         """
         found: Counter[str] = Counter()
+        self._kept = keep
         plug = -1
         nothing = os.open(os.devnull, os.O_RDWR)
         for fd, target in [*_open()]:

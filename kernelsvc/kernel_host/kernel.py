@@ -10,6 +10,7 @@ no reply is sent beside it. Requests of other clients are answered as the protoc
 
 import asyncio
 import contextlib
+import contextvars
 import io
 import os
 import signal
@@ -21,8 +22,9 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult
-from zmq.eventloop.zmqstream import ZMQStream
+from traitlets import Any as AnyTrait
 
+from kernelsvc.kernel_host.interrupts import cancelled_on_sigint
 from kernelsvc.kernel_host.latest import LATEST_REQUEST, LatestRun
 from kernelsvc.kernel_host.memory import told
 from kernelsvc.kernel_host.memory.state import Baseline
@@ -50,6 +52,8 @@ class Kernel(IPythonKernel):
     output: Output
     baseline: Baseline
     snapshots: Snapshots
+    shell_stream = AnyTrait()
+    control_stream = AnyTrait()
     _execute_sleep = 0  # the stock pause is for clients that lose output
 
     def __init__(self, **kwargs: Any) -> None:
@@ -58,6 +62,7 @@ class Kernel(IPythonKernel):
         self._interrupted = False
         self._stdin: io.StringIO | None = None
         self._latest = LatestRun()
+        self._context = contextvars.copy_context()
         self.control_handlers[LATEST_REQUEST] = self._tell_latest
         assert self.shell is not None
         self.shell.events.register("post_run_cell", self._note_result)
@@ -65,16 +70,26 @@ class Kernel(IPythonKernel):
         # Python 3.12 and later warn at each snapshot, which is a fork with care.
         warnings.filterwarnings("ignore", message=".*use of fork.. may lead to deadlocks")
 
-    def resume(self, app: Any) -> None:
-        """Serve the sockets that the application has now, in a process that was a snapshot."""
-        self.shell_stream = ZMQStream(app.shell_socket)
-        self.control_stream = ZMQStream(app.control_socket, app.control_thread.io_loop)
-        self.debugpy_stream = ZMQStream(app.debugpy_socket, app.control_thread.io_loop)
-        self.stdin_socket = app.stdin_socket
-        self.control_thread = app.control_thread
-        self.iopub_thread = app.iopub_thread
+    def resume(self) -> None:
+        """Serve on, in a process that was a snapshot."""
         # Whoever held it in the process before is not there.
         self._main_asyncio_lock = asyncio.Lock()
+
+    def start(self) -> None:
+        """Take requests, in this process and its event loop."""
+        super().start()
+        self.shell_stream.io_loop = self.io_loop
+        self.shell_stream.on_recv(self._begin_request)
+        asyncio.get_event_loop().add_reader(self.shell_stream, self.shell_stream.turn)
+        self._requests = set[asyncio.Task[None]]()
+
+    def _begin_request(self, frames: list[bytes]) -> None:
+        """Work for a request once those before it are done; they share context variables."""
+        request = asyncio.get_event_loop().create_task(
+            self.shell_main(None, frames), context=self._context
+        )
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
 
     def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
         """Begin to work for a request: whatever is printed from here on is labelled with it."""
@@ -279,7 +294,7 @@ class Kernel(IPythonKernel):
                 shell.run_cell_async(code, transformed_cell=cell, **how)
             )
             result = None
-            with self._cancel_on_sigint(running):
+            with cancelled_on_sigint(running):
                 try:
                     result = await running
                 finally:
@@ -345,26 +360,6 @@ class Kernel(IPythonKernel):
     def getpass(self, prompt: str = "", stream: Any = None, *, echo_char: Any = None) -> str:
         """getpass.getpass(): reads the run's stdin as input() does."""
         return self.raw_input(prompt)
-
-    @contextlib.contextmanager
-    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
-        """Let SIGINT end a cell that awaits, at once.
-
-        ipykernel 7.4 cancels it by a plain callback, which does not wake a sleeping loop. And where
-        the cell's own code is running just now, it is interrupted as any other code would be.
-        """
-        loop = asyncio.get_running_loop()
-
-        def interrupt(signum: int, frame: Any) -> None:
-            if asyncio.current_task(loop) is future:
-                raise KeyboardInterrupt
-            loop.call_soon_threadsafe(future.cancel)
-
-        original = signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, original)
 
 
 def _is_run(request: Any) -> bool:

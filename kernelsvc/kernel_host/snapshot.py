@@ -79,15 +79,16 @@ class _State:
 class Snapshots:
     """Takes the snapshots of the kernel in this process; `host` is the socket to their keeper.
 
-    `prepare` is called in a child before it lets go of its descriptors, `has_forked` in the kernel
-    with the child's process; `is_own_socket` tells by its address whether a socket is the kernel's.
+    `prepare` is called in a child before it lets go of its descriptors, and returns those to keep;
+    `has_forked` in the kernel, with the ids that the system has given for it, the child's first;
+    `is_own_socket` tells by its address whether a socket is the kernel's.
     """
 
     def __init__(
         self,
         host: socket.socket,
-        prepare: Callable[[], None],
-        has_forked: Callable[[int], None],
+        prepare: Callable[[], set[int]],
+        has_forked: Callable[[range], None],
         is_own_socket: Callable[[str], bool],
     ) -> None:
         self._host = host
@@ -107,7 +108,7 @@ class Snapshots:
         self._did_nothing = self._was_short = False
         self._began = self._cpu_began = 0.0
         self._hot_pages = HotPages()
-        self._of_processes_before: list[set[asyncio.Task[Any]]] = []
+        self._of_the_code: list[asyncio.Task[Any]] = []
 
     def run_ended(self, run: str, most: int | None, *, at_once: bool = False) -> None:
         """A run has ended: take a snapshot soon, or, with `most` None, have none any more."""
@@ -205,24 +206,38 @@ class Snapshots:
         kernel = os.getpid()
         with spare_descriptors():
             try:
-                pid, pair = fork()
+                pid, ids, pair = fork()
             except OSError as error:
                 self._refuse(state.run, f"it could not be copied: {error.strerror}")
                 return
             if pid == 0:
-                # Python complains of tasks that are forgotten before they have ended.
-                self._of_processes_before.append(asyncio.all_tasks(self._loop))
+                self._forget_tasks()
                 host = self._host, self._host_pid
                 waiting = Waiting(state.run, self._number, *host, self._descriptors)
                 order = waiting.begin(kernel, without, self._prepare, *pair)
                 begin = functools.partial(self._begin, state, numbers, order)
                 raise Promoted(order.connection_file, begin)
-        self._stands(pid, state)
+        self._stands(ids, state)
 
-    def _stands(self, pid: int, state: _State) -> None:
-        """There is a snapshot, that process."""
+    def _forget_tasks(self) -> None:
+        """In a fork, which goes on with none of them: those of requests end, of which it has none.
+
+        The code's are kept for ever: to end one would run code of it.
+        """
+        for task in asyncio.all_tasks(self._loop):
+            coroutine = task.get_coro()
+            if _is_own(task) and coroutine is not None:
+                # Python complains of tasks that are forgotten before they have ended.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                coroutine.close()
+            else:
+                self._of_the_code.append(task)
+
+    def _stands(self, ids: range, state: _State) -> None:
+        """There is a snapshot, the process with the first of these ids; the rest came with it."""
+        pid = ids.start
         children.hide(pid)
-        self._has_forked(pid)
+        self._has_forked(ids)
         self._standing = 1
         self._tell({"forked": pid})
         self._reap_later()
@@ -252,7 +267,8 @@ class Snapshots:
         if order.successor is None:
             loop.call_soon(self._expect, state)
         else:
-            loop.call_soon(self._stands, order.successor, state)
+            ids = range(order.successor, order.successor + 1)
+            loop.call_soon(self._stands, ids, state)
         order.told.send(str(os.getpid()).encode())
         order.told.close()
 

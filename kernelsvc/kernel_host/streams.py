@@ -17,11 +17,11 @@ import contextvars
 import io
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from threading import RLock
 from typing import Any
 
 from jupyter_client.session import Session, extract_header
@@ -58,7 +58,7 @@ class Output:
         self._schedule = schedule
         self._call_later = call_later
         self.in_io_thread = io_thread
-        self._lock = threading.RLock()
+        self._lock = RLock()
         # The last takes what is written; those before it are closed, and to be sent.
         self._batches: deque[Batch] = deque([deque()])
         self._size = 0
@@ -75,7 +75,7 @@ class Output:
 
     def _after_fork(self) -> None:
         self.forked = True
-        self._lock = threading.RLock()
+        self._lock = RLock()
         if self.burst is not None:
             self.burst.forget()
 
@@ -84,22 +84,16 @@ class Output:
         if self.capture is not None:
             self.capture.abandon()
 
-    def pass_over(self, pid: int) -> None:
-        """A child of the kernel's own that writes nothing."""
+    def pass_over(self, ids: range) -> None:
+        """Ids of what the kernel has begun for itself, and writes nothing."""
         if self.capture is not None:
-            self.capture.pass_over(pid)
+            self.capture.pass_over(ids)
 
-    def resume(
-        self,
-        schedule: Schedule,
-        call_later: Callable[[float, Callable[[], None]], Any],
-        io_thread: Callable[[], bool],
-    ) -> None:
-        """In a forked child that is a kernel now: publish by an IO thread of its own.
+    def resume(self) -> None:
+        """In a forked child that is a kernel now, and has an IO thread: publish again.
 
         What has been written before, the parent has published, or will.
         """
-        self._schedule, self._call_later, self.in_io_thread = schedule, call_later, io_thread
         for _, funnel in self._funnels:
             funnel.take()
         self._batches = deque([deque()])
@@ -211,9 +205,7 @@ class Output:
         self._publish()
         if not self._is_publishing or self.in_io_thread():
             return
-        published = threading.Event()
-        self._schedule(published.set)
-        published.wait()
+        self._socket.io_thread.wait_for_scheduled()
 
     @property
     def _is_publishing(self) -> bool:
@@ -268,7 +260,7 @@ class Output:
                 frames = self._session.serialize(message, f"stream.{name}".encode())
                 # At once: to schedule each would make messages of all that is there, however
                 # slowly they are read.
-                self._socket.io_thread._really_send(frames)
+                self._socket.io_thread.send(frames)
 
 
 def _in_chunks(texts: list[str]) -> Iterator[str]:

@@ -24,8 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelsvc.kernel_host import children, processes
+from kernelsvc.kernel_host import children, own_threads, processes
 from kernelsvc.kernel_host.inherited import Descriptors
+from kernelsvc.kernel_host.interrupts import code_handles_signals
 
 OOM_SCORE = 100
 ORPHAN_SECONDS = 5.0
@@ -75,19 +76,18 @@ class Waiting:
         self,
         kernel: int,
         without: Counts,
-        prepare: Callable[[], None],
+        prepare: Callable[[], set[int]],
         ours: socket.socket,
         theirs: socket.socket,
     ) -> Order:
         """Wait to be the kernel, or end where it is not to be.
 
         `kernel` is the process that it was forked from, `without` what that one found it has not.
-        `prepare` is called before it lets go of its descriptors.
+        `prepare` is called before it lets go of its descriptors, and returns those to keep.
         """
         try:
             self._settle()
-            prepare()
-            keep = {one.fileno() for one in (self._host, ours, theirs)}
+            keep = prepare() | {one.fileno() for one in (self._host, ours, theirs)}
             found = self._descriptors.let_go(keep)
             self._without = {**without, **found, "child process": _children_of(kernel)}
             order = self._wait(ours, theirs)
@@ -107,7 +107,7 @@ class Waiting:
             self._number += 1
             successor = None
             with contextlib.suppress(OSError):
-                successor, (ours, theirs) = fork()
+                successor, _, (ours, theirs) = fork()
             if successor != 0:
                 file = what["connection_file"]
                 return Order(file, self._reseed, told, self._host, self._number, successor)
@@ -186,17 +186,24 @@ class Waiting:
             os_exit(1)
 
 
-def fork() -> tuple[int, tuple[socket.socket, socket.socket]]:
-    """What os.fork() returns, and a pair of sockets that the child has alone; raises OSError."""
+def fork() -> tuple[int, range, tuple[socket.socket, socket.socket]]:
+    """What os.fork() returns, and a pair of sockets that the child has alone; raises OSError.
+
+    In between are the ids that the system has given, to the child and the kernel's own threads.
+    """
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    child = -1
+    child, begun = -1, 0
     try:
+        # A handler of the code's may end this anywhere, and print, for which there is a thread.
+        if not code_handles_signals():
+            own_threads.pause()
         child = os.fork()
     finally:
         if child != 0:
+            begun = own_threads.go_on()
             for one in pair:
                 one.close()
-    return child, pair
+    return child, range(child, child + 1 + begun), pair
 
 
 def _understood(order: bytes) -> dict[str, Any]:

@@ -37,9 +37,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     spec.write_text(json.dumps({"argv": argv, "display_name": "Stock", "language": "python"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(kernels))
-        service = ServiceProcess(
-            kernelspecs=STOCK, pool_min=0, pool_max=1, terminate_grace=0.3
-        )
+        service = ServiceProcess(kernelspecs=STOCK, pool_min=0, pool_max=1, terminate_grace=0.3)
         with service:
             yield service
 

@@ -116,7 +116,7 @@ ATTACKS = {
     "connect_to_another_kernels_socket": (
         "__import__('socket').socket(1).connect({kernel_socket!r})", MISSING),
     "look_for_another_kernels_socket": (
-        "len([n for n in os.listdir('/run/kernel') if '-ipc-' in n])", "returned 4"),
+        "len([n for n in os.listdir('/run/kernel') if '-ipc-' in n])", "returned 3"),
     "open_a_raw_socket": ("__import__('socket').socket(2, 3, 1)", DENIED),
     "open_a_packet_socket": ("__import__('socket').socket(17, 3, 768)", DENIED),
     "open_a_vm_socket": ("__import__('socket').socket(40, 1)", DENIED),

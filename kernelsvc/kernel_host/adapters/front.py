@@ -12,12 +12,13 @@ import zmq
 import zmq.asyncio
 
 from kernelsvc.kernel_host.adapters.running import Adapter, Asked, Ended, Gone, Say
-from kernelsvc.kernel_host.app import IOPUB_HIGH_WATER, LINGER_MS, pack
 from kernelsvc.kernel_host.latest import LATEST_REQUEST, LatestRun
-from kernelsvc.kernel_host.session import KernelSession
+from kernelsvc.kernel_host.session import KernelSession, pack
 from kernelsvc.kernel_host.wire import METADATA_KEY
 
 _PROTOCOL: Final = "5.4"
+_HIGH_WATER: Final = 64
+_LINGER_MS: Final = 1000
 _FULL_SECONDS: Final = 0.002
 """So long is waited before a message is sent again where the service has left too many unread."""
 _LEAVE_SECONDS: Final = 0.5
@@ -55,10 +56,10 @@ class Front:
 
     def _bind(self, kind: int, info: dict[str, Any], channel: str) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
-        socket.linger = LINGER_MS
+        socket.linger = _LINGER_MS
         if kind == zmq.PUB:
             # Who reads slowly is waited for: nothing is dropped.
-            socket.sndhwm = IOPUB_HIGH_WATER
+            socket.sndhwm = _HIGH_WATER
             socket.set(zmq.XPUB_NODROP, 1)
         joint = "-" if info["transport"] == "ipc" else ":"
         socket.bind(f"{info['transport']}://{info['ip']}{joint}{info[f'{channel}_port']}")

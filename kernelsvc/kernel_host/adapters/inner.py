@@ -35,9 +35,8 @@ from kernelsvc.kernel_host.adapters.running import (
     made_anew,
     say_text,
 )
-from kernelsvc.kernel_host.app import pack
 from kernelsvc.kernel_host.processes import NOT_EXECUTABLE, descendants
-from kernelsvc.kernel_host.session import KernelSession
+from kernelsvc.kernel_host.session import KernelSession, pack
 
 _CHANNELS: Final = ("shell", "iopub", "stdin", "control", "hb")
 _NUDGE_SECONDS: Final = 0.1
