@@ -2,16 +2,16 @@
 
 import asyncio
 import os
-import select
-import selectors
-import socket
+from select import epoll
+from selectors import EpollSelector
+from socket import socketpair
 
 
 class KernelLoop(asyncio.SelectorEventLoop):
     """An event loop that can be closed in a fork, without a trace in the process it ran in."""
 
     def __init__(self) -> None:
-        self._epoll = selectors.EpollSelector()
+        self._epoll = EpollSelector()
         super().__init__(self._epoll)
 
     def leave(self) -> set[int]:
@@ -19,11 +19,12 @@ class KernelLoop(asyncio.SelectorEventLoop):
 
         Its descriptors are of something else from here on, until it is closed; these are returned.
         """
-        mine = [one for one in vars(self).values() if isinstance(one, socket.socket)]
-        epoll = select.epoll()
-        os.dup2(epoll.fileno(), self._epoll.fileno(), inheritable=False)
-        epoll.close()
-        for one, other in zip(mine, socket.socketpair(), strict=True):
-            os.dup2(other.fileno(), one.fileno(), inheritable=False)
-            other.close()
-        return {self._epoll.fileno(), *(one.fileno() for one in mine)}
+        # The pair by which it wakes itself; it tells nobody of these.
+        pair = self._ssock.fileno(), self._csock.fileno()  # type: ignore[attr-defined]
+        poll = epoll()
+        os.dup2(poll.fileno(), self._epoll.fileno(), inheritable=False)
+        poll.close()
+        for fd, one in zip(pair, socketpair(), strict=True):
+            os.dup2(one.fileno(), fd, inheritable=False)
+            one.close()
+        return {self._epoll.fileno(), *pair}
