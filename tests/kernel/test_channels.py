@@ -131,7 +131,7 @@ def test_a_clients_bytes_may_come_one_by_one_and_its_pings_are_answered(echo):
 
 
 STRANGE = {
-    "another protocol": b"GET / HTTP/1.1\r\nAccept: text/html\r\nConnection: keep-alive\r\n\r\n\r\n\r\n",
+    "another protocol": b"GET / HTTP/1.1\r\nAccept: text/html\r\n" + 9 * b"A: b\r\n" + b"\r\n",
     "an older version": GREETING[:10] + b"\x02" + GREETING[11:],
     "another mechanism": GREETING.replace(b"NULL\0", b"PLAIN"),
     "an error": GREETING + b"\x04\x07\x05ERROR\0",
