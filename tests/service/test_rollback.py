@@ -13,10 +13,12 @@ BLOCKED = (
     "re.match('(a+)+$', 'a' * 40 + 'b')",
 )
 COUNTS = """
-import glob
+import gc, glob
 living = [stat for stat in map(open, glob.glob('/proc/[0-9]*/stat')) if ') Z ' not in stat.read()]
 pss = open('/proc/self/smaps_rollup').read().partition('Pss:')[2].split()[0]
-print(len(os.listdir('/proc/self/fd')) - len(living), len(living), pss)
+gc.collect()
+mappings, objects = len(open('/proc/self/maps').readlines()), len(gc.get_objects())
+print(len(os.listdir('/proc/self/fd')) - len(living), len(living), mappings, objects, pss)
 del living
 """
 CONNECTED = """
@@ -27,7 +29,7 @@ for fd in map(int, os.listdir('/proc/self/fd')):
         found += [] if one.getsockname() else [one.getpeername()]
 [peer for peer in found if peer]
 """
-MOST_GROWTH_KIB = 10 << 10
+MOST_GROWTH = (0, 0, 9, 300, 10 << 10)
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -235,10 +237,11 @@ async def test_time_after_time_nothing_is_lost_and_nothing_grows(api):
     assert (await api.run(KILL))["memory"] == "restored"
 
     async def counted():
-        """Its descriptors, the processes in its sandbox, and KiB of its memory."""
+        """Its descriptors, mappings and objects, the processes in its sandbox, KiB of memory."""
         await until_snapshot()
         return [int(figure) for figure in (await api.run(COUNTS))["stdout"].split()]
 
+    await api.run(KILL)
     first = await counted()
     for number in range(1, 6):
         assert (await api.run("n += 1; n"))["text"] == str(number)
@@ -247,14 +250,22 @@ async def test_time_after_time_nothing_is_lost_and_nothing_grows(api):
     assert (await api.run("hash(data) == check"))["text"] == "True"
 
     async def as_at_first():
-        descriptors, processes, pss = await counted()
-        return (
-            descriptors <= first[0] and processes <= first[1] and pss < first[2] + MOST_GROWTH_KIB
-        )
+        bounds = map(sum, zip(first, MOST_GROWTH, strict=True))
+        return all(now <= most for now, most in zip(await counted(), bounds, strict=True))
 
     await eventually(as_at_first)
     await api.send("DELETE", "/api/sessions/s")
     assert named("snapshot") == []
+
+
+async def test_context_variables_are_restored(api):
+    await api.create()
+    await api.run("import contextvars; var = contextvars.ContextVar('var')")
+    await api.run("token = var.set(1)")
+    await api.run(KILL)
+    await api.run("before = var.get(); token = var.set(2)")
+    await api.run(KILL)
+    assert (await api.run("before, var.get()"))["text"] == "(1, 2)"
 
 
 async def test_who_restarts_a_kernel_gets_an_empty_memory(api):

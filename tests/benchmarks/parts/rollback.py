@@ -19,8 +19,8 @@ _TIMEOUT = 0.2
 _GRACE = 0.1
 _SETTLE_SECONDS = 5.0
 _QUIET_SECONDS = 0.25
-_MOST_GROWTH = 0.6
-"""MiB for each rollback: the lost kernel's ZeroMQ, which nobody can close in a copy of it."""
+_MOST_GROWTH = 0.05
+"""MiB for each rollback and the two runs beside it, of which IPython keeps some KiB."""
 
 _DEAF = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})\n"
 BLOCKS = (
