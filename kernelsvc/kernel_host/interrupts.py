@@ -9,7 +9,8 @@ from typing import Any
 
 from kernelsvc.kernel_host.capture import WRITTEN_SIGNAL
 
-_SIGNALS = signal.valid_signals() - {signal.SIGINT, WRITTEN_SIGNAL}
+_EVERY = signal.valid_signals()
+_SIGNALS = _EVERY - {signal.SIGINT, WRITTEN_SIGNAL}
 """Those that only the session's code has handlers for."""
 
 
@@ -20,6 +21,26 @@ def code_handles_signals() -> bool:
     for the main thread to have sent its message.
     """
     return any(map(callable, map(getsignal, _SIGNALS)))
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let no handler run meanwhile; what has come is delivered behind.
+
+    What a handler raises in the midst of a fork, Python tells of and goes on: `exit()` would end
+    nothing (in what the standard library does at each fork, exceptions count for nothing).
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def drop_signals() -> None:
+    """Forget what was held back: in a fork, what its parent was to get."""
+    while signal.sigtimedwait(_EVERY, 0) is not None:
+        pass
 
 
 @contextlib.contextmanager

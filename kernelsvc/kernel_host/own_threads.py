@@ -15,7 +15,9 @@ import traceback
 from _thread import LockType, allocate_lock, get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
+from signal import SIG_BLOCK, pthread_sigmask, valid_signals
 
+_EVERY_SIGNAL = valid_signals()
 _PAUSE_SECONDS = 0.02
 """So long does a fork wait for a thread that is busy."""
 
@@ -84,6 +86,8 @@ class OwnThread:
         return True
 
     def _run(self, running: LockType) -> None:
+        # They are the main thread's, whose system calls they are to interrupt.
+        pthread_sigmask(SIG_BLOCK, _EVERY_SIGNAL)
         self._ident = get_ident()
         while not self._is_over():
             try:

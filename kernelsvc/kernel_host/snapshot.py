@@ -36,6 +36,7 @@ from kernelsvc.kernel_host.capture import spare_descriptors
 from kernelsvc.kernel_host.hot_pages import HotPages
 from kernelsvc.kernel_host.imports import reseed
 from kernelsvc.kernel_host.inherited import Descriptors
+from kernelsvc.kernel_host.interrupts import signals_held_back
 from kernelsvc.kernel_host.waiting import Order, Waiting, fork
 
 SECONDS_BEHIND_NOTHING = 0.03
@@ -167,7 +168,9 @@ class Snapshots:
                 why = f"the session held {_mebibytes(held)}, and it is taken up to "
                 self._refuse(state.run, why + _mebibytes(state.most))
             elif state is not None:
-                self._fork(state)
+                # In the child, until it is the kernel.
+                with signals_held_back():
+                    self._fork(state)
         finally:
             if taken is not None and not taken.done():
                 taken.set_result(None)

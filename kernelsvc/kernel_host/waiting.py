@@ -26,7 +26,7 @@ from typing import Any
 
 from kernelsvc.kernel_host import children, own_threads, processes
 from kernelsvc.kernel_host.inherited import Descriptors
-from kernelsvc.kernel_host.interrupts import code_handles_signals
+from kernelsvc.kernel_host.interrupts import drop_signals
 
 OOM_SCORE = 100
 ORPHAN_SECONDS = 5.0
@@ -106,6 +106,7 @@ class Waiting:
             self._reseed = self._reseed or what.get("reseed", False)
             self._number += 1
             successor = None
+            drop_signals()
             with contextlib.suppress(OSError):
                 successor, _, (ours, theirs) = fork()
             if successor != 0:
@@ -162,6 +163,7 @@ class Waiting:
         `host` is where its own snapshots are told. Its parent is the host's process when the one
         `before` has ended.
         """
+        os.setsid()
         self._settle()
         # The other one's, which more than this object has.
         self._host.close()
@@ -176,7 +178,6 @@ class Waiting:
         return what, told
 
     def _settle(self) -> None:
-        os.setsid()
         processes.set_name("snapshot")
         processes.set_oom_score(OOM_SCORE)
 
@@ -190,16 +191,19 @@ def fork() -> tuple[int, range, tuple[socket.socket, socket.socket]]:
     """What os.fork() returns, and a pair of sockets that the child has alone; raises OSError.
 
     In between are the ids that the system has given, to the child and the kernel's own threads.
+    Called with signals held back.
     """
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child, begun = -1, 0
     try:
-        # A handler of the code's may end this anywhere, and print, for which there is a thread.
-        if not code_handles_signals():
-            own_threads.pause()
+        own_threads.pause()
         child = os.fork()
     finally:
-        if child != 0:
+        if child == 0:
+            # No signal to the kernel's process group comes from here on.
+            os.setsid()
+            drop_signals()
+        else:
             begun = own_threads.go_on()
             for one in pair:
                 one.close()

@@ -258,6 +258,33 @@ async def test_time_after_time_nothing_is_lost_and_nothing_grows(api):
     assert named("snapshot") == []
 
 
+async def test_a_handler_that_ends_the_kernel_is_heeded_while_the_kernel_is_copied(api):
+    await api.create()
+    code = (
+        "import atexit, signal, time\n"
+        "atexit.register(lambda: print('left', file=open('left', 'a')))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: exit())\n"
+        "time.sleep(60)"
+    )
+    for _ in range(8):
+        assert (await api.run(code, timeout=0.2))["exit_code"] == 124
+    assert (await api.run("print(open('left').read().count('left'))"))["stdout"] == "8\n"
+
+
+async def test_signals_are_not_held_back_any_more_in_a_restored_kernel(api):
+    await api.create()
+    await api.run(
+        "import os, signal; got = []; signal.signal(signal.SIGUSR1, lambda *_: got.append(1))"
+    )
+    await api.run(KILL)
+    run = await api.run(
+        "os.kill(os.getpid(), signal.SIGUSR1); got, signal.pthread_sigmask(signal.SIG_BLOCK, ())"
+    )
+    assert run["text"] == "([1], set())"
+    masked = await api.run("print(os.popen('grep SigBlk /proc/self/status').read())")
+    assert masked["stdout"].split() == ["SigBlk:", "0" * 16]
+
+
 async def test_context_variables_are_restored(api):
     await api.create()
     await api.run("import contextvars; var = contextvars.ContextVar('var')")
