@@ -145,10 +145,13 @@ class KernelApp(IPKernelApp):
 
     def _leave(self, status: int) -> NoReturn:
         """os._exit(): ends this very process, but not before its output has been said."""
-        if not Kernel.output.forked:
-            Kernel.output.flush()
-            self.iopub_thread.finish()
-        os_exit(status)
+        try:
+            if not Kernel.output.forked:
+                Kernel.output.flush()
+                self.iopub_thread.finish()
+        finally:
+            # Whatever it is that the code has broken.
+            os_exit(status)
 
 
 def run_kernel(connection_file: str, announce: Callable[[], None], keeper: socket.socket) -> int:

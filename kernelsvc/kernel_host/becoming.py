@@ -14,6 +14,9 @@ from kernelsvc.kernel_host import processes, wire
 
 SPARE_DESCRIPTORS = 64
 
+os_exit = os._exit
+"""The code may put another in its place; this one does not return."""
+
 RunKernel = Callable[[list[str], str, Callable[[int | None], None], socket.socket], int]
 """Serves a kernel of an adapter (none: Python) on a connection file until it ends.
 
@@ -40,7 +43,7 @@ def become_kernel(
         os.setsid()
         processes.die_with_parent()
         if os.getppid() != host:
-            os._exit(1)
+            os_exit(1)
         keeper = leave()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -68,7 +71,7 @@ def become_kernel(
     except Exception:  # noqa: BLE001  # what the child would have died of
         traceback.print_exc()
     finally:
-        os._exit(code & 0xFF)
+        os_exit(code & 0xFF)
 
 
 def _become_program(argv: list[str], output: str) -> NoReturn:
@@ -87,7 +90,7 @@ def _become_program(argv: list[str], output: str) -> NoReturn:
         os.execvp(argv[0], argv)
     except OSError as error:
         os.write(own_stderr, f"{argv[0]}: {error.strerror}\n".encode())
-        os._exit(processes.NOT_EXECUTABLE)
+        os_exit(processes.NOT_EXECUTABLE)
 
 
 def write_anew(path: str, text: str) -> None:

@@ -9,6 +9,7 @@ They are threads of the system's, not of `threading`: that module is the code's 
 does), and of its threads the code may ask how many there are.
 """
 
+import errno
 import os
 import time
 import traceback
@@ -92,7 +93,10 @@ class OwnThread:
         while not self._is_over():
             try:
                 self._turn()
-            except Exception:  # noqa: BLE001  # whatever it was, it goes on
+            except Exception as error:  # noqa: BLE001  # whatever it was, it goes on
+                if isinstance(error, OSError) and error.errno == errno.EBADF:
+                    # The code has closed what it waits for: there is nothing to wait for.
+                    break
                 traceback.print_exc()
         running.release()
 

@@ -1,13 +1,22 @@
 """The kernel's own threads end before a fork, and go on behind it."""
 
 import os
+import sys
 import threading
-from _thread import _count
+import traceback
 
 import pytest
 
 from kernelsvc.kernel_host import own_threads
 from kernelsvc.kernel_host.own_threads import OwnThread
+from tests.support.waiting import eventually
+
+
+def running():
+    """How many there are in this process."""
+    stacks = [traceback.walk_stack(frame) for frame in sys._current_frames().values()]
+    own = OwnThread._run.__code__
+    return sum(any(frame.f_code is own for frame, _ in stack) for stack in stacks)
 
 
 class Worker(OwnThread):
@@ -29,6 +38,8 @@ class Worker(OwnThread):
         os.set_blocking(self.awakened, True)
 
     def works(self):
+        while self.turns.acquire(blocking=False):
+            pass
         self.wake()
         return self.turns.acquire(timeout=20)
 
@@ -44,29 +55,35 @@ def worker():
 
 
 def test_there_is_no_thread_at_a_fork_and_one_behind_it_time_after_time(worker):
-    assert worker.works()
-    with_it = _count()
     for _ in range(200):
+        assert worker.works()
+        assert running() == 1
         own_threads.pause()
-        assert _count() == with_it - 1
+        assert running() == 0
         assert own_threads.go_on() == 1
         assert own_threads.go_on() == 0
-        assert worker.works()
-        while worker.turns.acquire(blocking=False):
-            pass
-    assert _count() == with_it
 
 
 def test_one_that_is_busy_is_not_waited_for_and_goes_on(worker):
     worker.may_go.clear()
     assert worker.works()
-    busy = _count()
     own_threads.pause()
-    assert _count() == busy
+    assert running() == 1
     assert own_threads.go_on() == 0
     worker.may_go.set()
     assert worker.works()
-    assert _count() == busy
+    assert running() == 1
+
+
+async def test_one_whose_descriptors_the_code_has_closed_ends(worker, capfd):
+    assert worker.works()
+    other = os.dup(worker.awakened)
+    os.close(worker.awakened)
+    os.eventfd_write(other, 1)
+    await eventually(lambda: running() == 0)
+    os.dup2(other, worker.awakened)
+    os.close(other)
+    assert capfd.readouterr().err == ""
 
 
 def test_what_a_turn_raises_is_told_and_ends_nothing(capfd):

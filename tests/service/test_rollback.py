@@ -271,6 +271,16 @@ async def test_a_handler_that_ends_the_kernel_is_heeded_while_the_kernel_is_copi
     assert (await api.run("print(open('left').read().count('left'))"))["stdout"] == "8\n"
 
 
+async def test_code_that_closes_every_descriptor_ends_its_kernel_only(api):
+    await api.create()
+    await api.run("import os, time; x = 1")
+    run = await api.run(
+        "os.closerange(3, 1 << 16)\nend = time.time() + 1\nwhile time.time() < end: pass"
+    )
+    assert (run["exit_code"], run["memory"]) == (1, "restored"), run
+    assert (await api.run("print(x)"))["stdout"] == "1\n"
+
+
 async def test_signals_are_not_held_back_any_more_in_a_restored_kernel(api):
     await api.create()
     await api.run(

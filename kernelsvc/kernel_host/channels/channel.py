@@ -17,7 +17,7 @@ from socket import socket as Socket
 from typing import Any
 
 from kernelsvc.kernel_host.capture import spare_descriptors
-from kernelsvc.kernel_host.channels.zmtp import Peer, encode
+from kernelsvc.kernel_host.channels.zmtp import GREETING, Peer, encode
 
 LINGER_SECONDS = 1.0
 """So long does a kernel that ends wait for a client to read."""
@@ -81,6 +81,7 @@ class Channel:
             peer = Peer(self._listener.accept()[0], self.kind)
             self._peers[peer.fileno()] = peer
             self._epoll.register(peer, EPOLLIN)
+            self._send(peer, GREETING)
 
     def _serve(self, peer: Peer, events: int) -> None:
         messages: list[list[bytes]] = []

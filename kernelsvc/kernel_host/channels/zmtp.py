@@ -23,7 +23,8 @@ _READ_BYTES = 1 << 16
 _SHORT_BYTES = 255
 _GREETING_BYTES = 64
 _MECHANISM = b"NULL".ljust(20, b"\0")
-_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + _MECHANISM + bytes(32)
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + _MECHANISM + bytes(32)
+"""What both say first."""
 _FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 
 _short = struct.Struct("!BB").pack
@@ -61,7 +62,6 @@ class Peer:
         self._parts: list[bytes] = []
         self._unsent: deque[memoryview] = deque()
         self.routing_id: bytes | None = None
-        self._write(_GREETING)
 
     def fileno(self) -> int:
         """The descriptor, to wait for."""
