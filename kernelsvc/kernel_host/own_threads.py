@@ -51,9 +51,16 @@ class OwnThread:
         os.close(self.awakened)
         _begun.remove(self)
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is none."""
+        return bool(self._absent)
+
     def wake(self) -> None:
         """Have it return from its turn."""
         os.eventfd_write(self.awakened, 1)
+        if self._absent and not self._is_paused:
+            self.go_on()
 
     def is_current(self) -> bool:
         """Whether the caller runs in it."""
@@ -66,7 +73,7 @@ class OwnThread:
         return self._running
 
     def go_on(self) -> bool:
-        """Have it again, if it has ended; whether that was so.
+        """Have it again, if it has ended; whether it has begun.
 
         No lock is taken: this may be called in the midst of itself, where an object of the code's
         that is collected just then prints something.
@@ -76,7 +83,13 @@ class OwnThread:
             return False
         self._running = running = allocate_lock()
         running.acquire()
-        start_new_thread(self._run, (running,))
+        try:
+            start_new_thread(self._run, (running,))
+        except RuntimeError:
+            # There are as many processes as there may be.
+            running.release()
+            self._absent.append(None)
+            return False
         return True
 
     def _take_absence(self) -> bool:
@@ -117,5 +130,13 @@ def pause() -> None:
 
 
 def go_on() -> int:
-    """Behind a fork, in the kernel: have the threads again; how many have begun."""
+    """Behind a fork, in the kernel: have the threads again; how many have begun.
+
+    Where there cannot be as many, `are_there` tells, and this is to be called again.
+    """
     return sum(thread.go_on() for thread in _begun)
+
+
+def are_there() -> bool:
+    """Whether there are all of them."""
+    return not any(thread.is_absent for thread in _begun)

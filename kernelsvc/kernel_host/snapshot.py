@@ -31,7 +31,7 @@ from typing import Any
 
 import ipykernel
 
-from kernelsvc.kernel_host import children
+from kernelsvc.kernel_host import children, own_threads
 from kernelsvc.kernel_host.capture import spare_descriptors
 from kernelsvc.kernel_host.hot_pages import HotPages
 from kernelsvc.kernel_host.imports import reseed
@@ -147,6 +147,7 @@ class Snapshots:
 
     async def taken(self, code: str) -> None:
         """Return when the snapshot that is due before this code runs has been taken."""
+        own_threads.go_on()
         self._did_nothing = code.strip() in _DOES_NOTHING
         if self._due is not None and self._did_nothing:
             if self._timer is not None:

@@ -15,9 +15,11 @@ of it is what is to be restored next, and the kernel's first pages are not copie
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -207,6 +209,12 @@ def fork() -> tuple[int, range, tuple[socket.socket, socket.socket]]:
             begun = own_threads.go_on()
             for one in pair:
                 one.close()
+            if child > 0 and not own_threads.are_there():
+                # It has the place of one of them.
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                own_threads.go_on()
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return child, range(child, child + 1 + begun), pair
 
 

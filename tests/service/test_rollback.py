@@ -271,6 +271,27 @@ async def test_a_handler_that_ends_the_kernel_is_heeded_while_the_kernel_is_copi
     assert (await api.run("print(open('left').read().count('left'))"))["stdout"] == "8\n"
 
 
+async def test_a_kernel_at_its_limit_of_processes_goes_on_and_says_what_came_of_its_memory(api):
+    await api.create(limits={"processes": 40})
+    await api.run("import subprocess, threading; x = 1; left = []")
+    await until_snapshot()
+    fill = (
+        "try:\n    while True: left.append(subprocess.Popen(['sleep', '600']))\n"
+        "except OSError as error: print(type(error).__name__)"
+    )
+    # Until what the snapshot before leaves free has gone, too, mostly.
+    for _ in range(4):
+        assert (await api.run(fill))["stdout"] == "BlockingIOError\n"
+    for number in range(20):
+        assert (await api.run(f"print({number})"))["stdout"] == f"{number}\n"
+    lost = await api.run(KILL)
+    if lost["memory"] == "lost":
+        assert "could not be copied" in lost["memory_detail"]
+    assert (await api.run("print('x' in globals())"))[
+        "stdout"
+    ] == f"{lost['memory'] == 'restored'}\n"
+
+
 async def test_code_that_closes_every_descriptor_ends_its_kernel_only(api):
     await api.create()
     await api.run("import os, time; x = 1")

@@ -9,6 +9,7 @@ waiting for the thread.
 
 import heapq
 import itertools
+import math
 import os
 import time
 import traceback
@@ -26,6 +27,7 @@ from kernelsvc.kernel_host.interrupts import code_handles_signals
 from kernelsvc.kernel_host.own_threads import OwnThread
 
 _STOP_SECONDS = 30.0
+_AGAIN_SECONDS = 0.1
 
 
 class IOThread:
@@ -72,8 +74,8 @@ class IOThread:
         else:
             f()
 
-    def wait_for_scheduled(self, seconds: float = -1) -> None:
-        """Return when all that was scheduled so far has been done; with -1, whenever that is."""
+    def wait_for_scheduled(self, seconds: float = math.inf) -> None:
+        """Return when all that was scheduled so far has been done, or that time has passed."""
         __tracebackhide__ = True
         if self._at_once == get_ident():
             # Called by an object that is collected in the midst of `send_at_once`, for whose lock
@@ -82,9 +84,12 @@ class IOThread:
         waiting = allocate_lock()
         waiting.acquire()
         self.schedule(waiting.release)
-        # It may be paused, where this is called by such an object in the midst of a fork.
+        # It may be paused, where this is called by such an object in the midst of a fork; or be
+        # absent until there may be another process.
+        until = time.monotonic() + seconds
         self._thread.go_on()
-        waiting.acquire(timeout=seconds)
+        while not waiting.acquire(timeout=_AGAIN_SECONDS) and time.monotonic() < until:
+            self._thread.go_on()
 
     def call_later(self, seconds: float, f: Callable[[], object]) -> None:
         """Run `f` in this thread after that time; called in it."""
