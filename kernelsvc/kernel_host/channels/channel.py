@@ -8,6 +8,7 @@ and `open` where it is to serve clients of its own.
 
 import contextlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from select import EPOLLIN, EPOLLOUT, POLLOUT, poll
@@ -24,7 +25,7 @@ LINGER_SECONDS = 1.0
 _BACKLOG = 16
 
 
-class Channel:
+class Channel(ABC):
     """One of them. To be used by one thread at a time."""
 
     kind: bytes
@@ -129,12 +130,13 @@ class Channel:
             self._drop(peer)
             raise
 
+    @abstractmethod
     def _meet(self, peer: Peer) -> None:
         """The peer has introduced itself."""
 
+    @abstractmethod
     def _take(self, peer: Peer, message: list[bytes]) -> None:
         """The peer has sent a message."""
-        raise NotImplementedError
 
 
 class Router(Channel):
@@ -252,6 +254,9 @@ class Publisher(Channel):
     def _drop(self, peer: Peer) -> None:
         self._topics.pop(peer, None)
         super()._drop(peer)
+
+    def _meet(self, peer: Peer) -> None:
+        """Nothing: it says what it wants by a message."""
 
     def _take(self, peer: Peer, message: list[bytes]) -> None:
         what, topic = message[0][:1], message[0][1:]
