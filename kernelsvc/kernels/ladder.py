@@ -21,6 +21,7 @@ from kernelsvc.kernels.kernel import Kernel
 from kernelsvc.models.event import Replied
 from kernelsvc.models.fields import OnTimeout
 
+_NUDGE_SECONDS = 0.1
 START_PATIENCE = 10.0
 _KILL_SECONDS = 5.0
 
@@ -142,14 +143,29 @@ async def _wait(kernel: Kernel, execution: Execution, timeout: float, stop: Stop
             return False
         if stop.interrupt_due:
             stop.interrupt_due = False
-            kernel.process.signal(signal.SIGINT)
+            _signal_interrupt(kernel, execution)
         await execution.news(started_at + timeout - now)
     return True
 
 
 async def _interrupt(kernel: Kernel, execution: Execution, grace: Grace) -> None:
-    kernel.process.signal(signal.SIGINT)
+    _signal_interrupt(kernel, execution)
     await execution.until_done(grace.interrupt)
+
+
+def _signal_interrupt(kernel: Kernel, execution: Execution) -> None:
+    """Send an interrupt, and behind it a signal that means nothing.
+
+    Python looks for signals between two instructions. One that comes behind such a look and before
+    a call that waits is not heard of before that call ends, which the other one ends.
+    """
+
+    def nudge() -> None:
+        if not execution.is_done and not kernel.ended.is_set():
+            kernel.process.signal(signal.SIGURG)
+
+    kernel.process.signal(signal.SIGINT)
+    asyncio.get_running_loop().call_later(_NUDGE_SECONDS, nudge)
 
 
 async def end(kernel: Kernel, grace: Grace) -> None:

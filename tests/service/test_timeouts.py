@@ -165,6 +165,20 @@ async def test_an_interrupt_before_the_kernel_begins_with_a_run_reaches_it_when_
     assert float(run["duration"][:-1]) < 8
 
 
+async def test_a_call_that_did_not_hear_of_an_interrupt_is_ended_by_another_signal(api):
+    await api.create()
+    code = (
+        "import signal, time; got = []\n"
+        "signal.signal(signal.SIGURG, lambda *_: got.append(1))\n"
+        "try: time.sleep(30)\nexcept KeyboardInterrupt: end = time.time() + 20\n"
+        "while not got and time.time() < end: time.sleep(0.01)\nprint(got)"
+    )
+    running = asyncio.create_task(api.run(code))
+    await api.until_running()
+    await api.send("POST", "/api/sessions/s/interrupt")
+    assert (await running)["stdout"] == "[1]\n"
+
+
 async def test_an_interrupt_right_at_the_begin_of_a_run_is_not_lost(api):
     await api.create()
     await api.run("before = 1")
