@@ -170,13 +170,19 @@ async def test_a_call_that_did_not_hear_of_an_interrupt_is_ended_by_another_sign
     code = (
         "import signal, time; got = []\n"
         "signal.signal(signal.SIGURG, lambda *_: got.append(1))\n"
-        "try: time.sleep(30)\nexcept KeyboardInterrupt: end = time.time() + 20\n"
+        "try:\n    print('begun', flush=True)\n    time.sleep(30)\n"
+        "except KeyboardInterrupt: end = time.time() + 20\n"
         "while not got and time.time() < end: time.sleep(0.01)\nprint(got)"
     )
-    running = asyncio.create_task(api.run(code))
-    await api.until_running()
+    body = {"code": code, "background": True}
+    run_id = (await api.send("POST", "/api/sessions/s/run", body)).json["run_id"]
+
+    async def said(text):
+        return (await api.send("GET", f"/api/sessions/s/runs/{run_id}")).json["stdout"] == text
+
+    await eventually(lambda: said("begun\n"))
     await api.send("POST", "/api/sessions/s/interrupt")
-    assert (await running)["stdout"] == "[1]\n"
+    await eventually(lambda: said("begun\n[1]\n"))
 
 
 async def test_an_interrupt_right_at_the_begin_of_a_run_is_not_lost(api):
